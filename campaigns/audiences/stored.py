@@ -1,0 +1,149 @@
+"""A stored Audience -> the Source that reads it; and uploads, kept in pieces in the database.
+
+Decides which settings a kind of audience needs. How each source reads is the sources' own business.
+"""
+
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+
+from django.core.exceptions import ValidationError
+from django.db import connection, transaction
+
+from campaigns.audiences.contact_list import Contact as ContactValue
+from campaigns.audiences.contact_list import ContactListSource
+from campaigns.audiences.csv_file import CsvSource
+from campaigns.audiences.exceptions import AudienceError, AudienceRefused
+from campaigns.audiences.rows import Source
+from campaigns.audiences.sql_check import check_query
+from campaigns.audiences.sql_connection import SqlConnection
+from campaigns.audiences.sql_query import SqlSource
+from campaigns.conf import conf
+from campaigns.models import Audience, AudienceKind, Contact, ContactList, Upload, UploadChunk
+
+CHUNK = 1024 * 1024  # octets of an upload in one row, before compression
+CONTACTS_AT_ONCE = 2000
+
+
+def open_source(audience: Audience) -> Source:
+    """The source of an audience. Raises AudienceError when its settings do not do."""
+    label = f"audience {audience.name!r}"
+    columns = {"address_field": audience.address_field or None, "name_field": audience.name_field or None}
+    match audience.kind:
+        case AudienceKind.LIST:
+            if audience.contact_list is None:
+                raise AudienceRefused(label, "it has no contact list", "Choose one")
+            return _contacts(audience.contact_list)
+        case AudienceKind.CSV:
+            upload = Upload.objects.filter(audience=audience).first()
+            if upload is None:
+                raise AudienceRefused(label, "it has no file", "Upload one")
+            return CsvSource(
+                lambda: read_upload(upload),
+                label=f"{label} ({upload.filename})",
+                encoding=audience.encoding or None,
+                delimiter=audience.delimiter or None,
+                **columns,
+            )
+        case AudienceKind.SQL:
+            return SqlSource(_connection(audience), audience.query, label=label, **columns)
+    raise AudienceRefused(
+        label, f"there is no kind {audience.kind!r}", f"Choose one of {', '.join(AudienceKind.values)}"
+    )
+
+
+def refuse_bad_settings(audience: Audience) -> None:
+    """Raises ValidationError, by field, for settings that cannot work. Asks no database of the operator's."""
+    errors: dict[str, str] = {}
+    if audience.kind == AudienceKind.LIST and audience.contact_list_id is None:
+        errors["contact_list"] = "Choose the list."
+    if audience.kind == AudienceKind.SQL:
+        try:
+            check_query(audience.query, _connection(audience).dialect)
+        except AudienceError as error:
+            errors["query" if audience.connection in conf().audience_databases else "connection"] = str(error)
+    if errors:
+        raise ValidationError(errors)
+
+
+def _connection(audience: Audience) -> SqlConnection:
+    known = conf().audience_databases
+    if audience.connection not in known:
+        names = ", ".join(sorted(known)) or "none"
+        raise AudienceRefused(
+            f"audience {audience.name!r}",
+            f"there is no connection {audience.connection!r} (there is: {names})",
+            "Name one in OUTREACH_AUDIENCE_DATABASES",
+        )
+    return SqlConnection(audience.connection, known[audience.connection])
+
+
+# ---- contact lists ----
+
+
+def _contacts(contact_list: ContactList) -> ContactListSource:
+    contacts = Contact.objects.filter(contact_list=contact_list)
+    fields = ("email", "name", *(f for f in _attribute_names(contact_list) if f not in ("email", "name")))
+    return ContactListSource(
+        lambda: _in_pieces(contact_list), fields, f"contact list {contact_list.name!r} ({contacts.count()} contacts)"
+    )
+
+
+def _in_pieces(contact_list: ContactList) -> Iterator[Sequence[ContactValue]]:
+    """By ranges of the primary key: no cursor is held open between two pieces, whatever happens in between."""
+    last = 0
+    while True:
+        rows = Contact.objects.filter(contact_list=contact_list, pk__gt=last).order_by("pk")
+        piece = list(rows.values_list("pk", "address", "name", "attributes")[:CONTACTS_AT_ONCE])
+        if not piece:
+            return
+        last = piece[-1][0]
+        yield [(address, name, {"email": address, "name": name, **more}) for _, address, name, more in piece]
+
+
+def _attribute_names(contact_list: ContactList) -> list[str]:
+    """The names of all attributes that any contact of the list has."""
+    each = "jsonb_object_keys(attributes)" if connection.vendor == "postgresql" else "json_each.key"
+    source = "" if connection.vendor == "postgresql" else ", json_each(attributes)"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT DISTINCT {each} FROM {Contact._meta.db_table}{source} WHERE contact_list_id = %s",  # noqa: S608
+            [contact_list.pk],
+        )
+        return sorted(name for (name,) in cursor.fetchall())
+
+
+# ---- uploads ----
+
+
+def store_upload(audience: Audience, filename: str, chunks: Iterable[bytes]) -> Upload:
+    """Keeps a file as the audience's upload, in place of the one before."""
+    with transaction.atomic():
+        Upload.objects.filter(audience=audience).delete()
+        upload = Upload.objects.create(audience=audience, filename=filename[:255], size=0)
+        for position, piece in enumerate(_pieces(chunks)):
+            upload.size += len(piece)
+            UploadChunk.objects.create(upload=upload, position=position, content=zlib.compress(piece))
+        upload.save(update_fields=["size"])
+    return upload
+
+
+def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    held = b""
+    for chunk in chunks:
+        held += chunk
+        while len(held) >= CHUNK:
+            yield held[:CHUNK]
+            held = held[CHUNK:]
+    if held:
+        yield held
+
+
+def read_upload(upload: Upload) -> Iterator[bytes]:
+    """The file, piece by piece."""
+    position = 0
+    while True:
+        chunk = UploadChunk.objects.filter(upload=upload, position=position).first()
+        if chunk is None:
+            return
+        yield zlib.decompress(bytes(chunk.content))
+        position += 1

@@ -1,0 +1,171 @@
+"""`manage.py run_workflow WORKFLOW`: runs a workflow to the end in this process, or only queues it."""
+
+import asyncio
+import getpass
+import json
+import signal
+import time
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from campaigns import console as display
+from campaigns.exceptions import CampaignError
+from campaigns.finish import write_missing_logs
+from campaigns.initialize import initialize
+from campaigns.launch import launch
+from campaigns.models import Run, RunState, Trigger, Workflow
+from campaigns.work import pump
+from delivery import queue
+from delivery.worker import Database, Pump
+
+UNFINISHED = (RunState.QUEUED, RunState.INITIALIZING, RunState.SENDING, RunState.PAUSED)
+LOOK = 0.2  # seconds between two looks at the progress
+
+
+class Command(BaseCommand):
+    help = (
+        "Runs a workflow to the end in this process. An unfinished run of the same workflow is gone on with. "
+        "Ctrl-C stops cleanly; the same command goes on where it stopped. "
+        "Exit code: 0 completed, 1 failed or incomplete, 2 usage or configuration error."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("workflow", help="The id or the slug of a workflow.")
+        parser.add_argument("--json", action="store_true", help="Print one JSON object and nothing else.")
+        parser.add_argument("--detach", action="store_true", help="Only queue the run, for the worker cluster.")
+        parser.add_argument("--idempotency-key", metavar="KEY", help="The same key never makes a second run.")
+        parser.add_argument(
+            "--test", type=int, metavar="N", help="A test: the first N recipients, kept in the sandbox, nothing sent."
+        )
+
+    def handle(self, **options: object) -> None:
+        self._json = options["json"]
+        self._console = Console(quiet=self._json)
+        begun = time.monotonic()
+        run = self._run(options)
+        if options["detach"]:
+            self._report(run, 0.0)
+            return
+        interrupted = False
+        try:
+            interrupted = self._work(run)
+        except KeyboardInterrupt:
+            interrupted = True
+        write_missing_logs()
+        run = Run.objects.select_related("workflow", "batch").get(pk=run.pk)
+        if interrupted and not run.is_over:
+            self._console.print(
+                f"\nStopped. Nothing is lost: `manage.py run_workflow {run.workflow.slug}` goes on where this stopped."
+            )
+        self._report(run, time.monotonic() - begun)
+        if run.state != RunState.COMPLETED:
+            raise SystemExit(1)
+
+    # ---- which run ----
+
+    def _workflow(self, wanted: str) -> Workflow:
+        field = "pk" if wanted.isascii() and wanted.isdigit() else "slug"
+        workflow = Workflow.objects.filter(**{field: wanted}).first()
+        if workflow is None:
+            known = ", ".join(Workflow.objects.values_list("slug", flat=True)[:20])
+            hint = f"There is: {known}." if known else "There is none yet: make one in the admin, or run `make demo`."
+            raise CommandError(f"There is no workflow {wanted!r}. {hint}", returncode=2)
+        return workflow
+
+    def _run(self, options: dict[str, object]) -> Run:
+        workflow = self._workflow(options["workflow"])
+        key, test = options["idempotency_key"], options["test"]
+        unfinished = Run.objects.filter(workflow=workflow, state__in=UNFINISHED, test_limit=test).order_by("pk").first()
+        if unfinished and key in (None, unfinished.key):
+            self._console.print(f"Going on with run {unfinished.pk}, which is {unfinished.state}.")
+            return unfinished
+        try:
+            return launch(
+                workflow,
+                trigger=Trigger.COMMAND,
+                by=getpass.getuser(),
+                key=key,
+                test_limit=test,
+                here=not options["detach"],
+            )
+        except CampaignError as error:
+            raise CommandError(str(error), returncode=2) from error
+
+    # ---- the work ----
+
+    def _work(self, run: Run) -> bool:
+        """Works on the run until it is over or may not go on here. True when it was interrupted."""
+        with display.bars(self._console) as progress:
+            preparing = progress.add_task("Preparing", total=None, note="")
+            while not run.is_over:
+                if run.state in (RunState.QUEUED, RunState.INITIALIZING):
+                    done = initialize(run.pk, lambda rows: progress.update(preparing, completed=rows))
+                    if not done:
+                        progress.update(preparing, note="another process prepares this run")
+                        time.sleep(LOOK)
+                elif run.state == RunState.PAUSED:
+                    progress.update(preparing, note="the run is paused; resume it in the admin")
+                    return False
+                else:
+                    read = run.rows_read
+                    progress.update(preparing, completed=read, total=read, note="every recipient checked")
+                    if self._send(run, progress):
+                        return True
+                run.refresh_from_db()
+        return False
+
+    def _send(self, run: Run, progress: Progress) -> bool:
+        sending = progress.add_task("Sending", total=run.batch.total, note="")
+        interrupted = False
+
+        def watch(pumping: Pump, database: Database) -> asyncio.Task[None]:
+            def stop() -> None:
+                nonlocal interrupted
+                if interrupted:  # a second Ctrl-C: as if killed; what was in flight is settled by the next start
+                    raise SystemExit(1)
+                interrupted = True
+                progress.update(sending, description="Stopping")
+                pumping.stop.set()
+
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, stop)
+            return loop.create_task(self._show(run, progress, sending, database))
+
+        pump(run.batch_id, watch=watch)
+        _update(progress, sending, queue.progress(run.batch_id))
+        return interrupted
+
+    async def _show(self, run: Run, progress: Progress, task: TaskID, database: Database) -> None:
+        while True:
+            _update(progress, task, await database.ask(queue.progress, run.batch_id))
+            await asyncio.sleep(LOOK)
+
+    # ---- the report ----
+
+    def _report(self, run: Run, seconds: float) -> None:
+        if self._json:
+            counts = run.counts or (queue.progress(run.batch_id) if run.batch_id else {})
+            report = {
+                "run_id": run.pk,
+                "state": run.state,
+                "counts": counts,
+                "total": run.batch.total if run.batch else 0,
+                "problems": run.problem_counts,
+                "error": run.error,
+                "seconds": round(seconds, 3),
+            }
+            self.stdout.write(json.dumps(report))
+        elif run.is_over or seconds:
+            display.summary(self._console, run, seconds)
+            if run.log_path:
+                self._console.print(f"Execution log: {run.log_path}", soft_wrap=True)
+        else:
+            self._console.print(f"Run {run.pk} is queued; a running cluster (`manage.py runworkers`) takes it.")
+
+
+def _update(progress: Progress, task: TaskID, ends: dict[str, int]) -> None:
+    others = ", ".join(f"{n:,} {state}" for state, n in sorted(ends.items()) if state != "accepted")
+    progress.update(task, completed=sum(ends.values()), note=others)

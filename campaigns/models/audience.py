@@ -1,0 +1,95 @@
+"""Audiences, and the two kinds of recipients that are stored here: contacts and uploaded files."""
+
+from django.db import models
+
+
+class ContactList(models.Model):
+    """Stored contacts with attributes."""
+
+    name = models.CharField(max_length=200, unique=True)
+    slug = models.SlugField(max_length=100, unique=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Contact(models.Model):
+    """One person on one list."""
+
+    contact_list = models.ForeignKey(ContactList, on_delete=models.CASCADE, related_name="contacts")
+    address = models.CharField(max_length=320)
+    identity = models.CharField(max_length=320, editable=False, help_text="The form in which addresses are compared.")
+    name = models.CharField(max_length=200, blank=True)
+    attributes = models.JSONField(default=dict, blank=True, help_text="Fields for the template, a JSON object.")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["contact_list", "identity"], name="contact_once_per_list")]
+
+    def __str__(self) -> str:
+        return self.address
+
+
+class AudienceKind(models.TextChoices):
+    LIST = "list", "contact list"
+    CSV = "csv", "CSV file"
+    SQL = "sql", "SQL query"
+
+
+class Audience(models.Model):
+    """Where the recipients of a workflow come from."""
+
+    name = models.CharField(max_length=200, unique=True)
+    slug = models.SlugField(max_length=100, unique=True, help_text="The name for commands and the API.")
+    kind = models.CharField(max_length=4, choices=AudienceKind)
+    contact_list = models.ForeignKey(ContactList, on_delete=models.PROTECT, null=True, blank=True)
+    connection = models.CharField(max_length=50, blank=True, help_text="SQL: a name from OUTREACH_AUDIENCE_DATABASES.")
+    query = models.TextField(blank=True, help_text="SQL: one SELECT. Its columns are the template's variables.")
+    address_field = models.CharField(max_length=100, blank=True, help_text="Empty: email, address, e-mail or mail.")
+    name_field = models.CharField(max_length=100, blank=True, help_text="Empty: name, if there is such a column.")
+    delimiter = models.CharField(max_length=1, blank=True, help_text="CSV: empty to detect it.")
+    encoding = models.CharField(max_length=20, blank=True, help_text="CSV: empty for UTF-8 or UTF-16 with a mark.")
+    created_at = models.DateTimeField(auto_now_add=True)
+    changed_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def clean(self) -> None:
+        from campaigns.audiences.stored import refuse_bad_settings  # the sources import these models
+
+        refuse_bad_settings(self)
+
+
+class Upload(models.Model):
+    """A file as it was uploaded, kept in the database: every worker on every host can read it."""
+
+    audience = models.OneToOneField(Audience, on_delete=models.CASCADE, related_name="upload")
+    filename = models.CharField(max_length=255)
+    size = models.PositiveBigIntegerField()
+    uploaded_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return self.filename
+
+
+class UploadChunk(models.Model):
+    """A piece of an upload, compressed, so that neither writing nor reading needs the whole in memory."""
+
+    upload = models.ForeignKey(Upload, on_delete=models.CASCADE, related_name="chunks")
+    position = models.PositiveIntegerField()
+    content = models.BinaryField()
+
+    class Meta:
+        ordering = ["position"]
+        constraints = [models.UniqueConstraint(fields=["upload", "position"], name="chunk_once")]
+
+    def __str__(self) -> str:
+        return f"{self.upload} #{self.position}"

@@ -1,0 +1,80 @@
+"""Workflows and their steps: what an operator sets up."""
+
+from django.core.exceptions import ValidationError
+from django.db import models
+
+from campaigns.models.audience import Audience
+from campaigns.models.template import Template
+from delivery.addresses import ImpossibleAddress, normalise
+from delivery.core.dispatch import UncertainPolicy
+from delivery.models import Pool
+from delivery.models.engine import UNCERTAIN_CHOICES
+
+
+class RenderErrorPolicy(models.TextChoices):
+    STOP = "stop", "stop: send nothing until it is mended"
+    SKIP = "skip", "skip: leave these recipients out, and count them"
+
+
+def valid_address(value: str) -> None:
+    """A validator: refuses what cannot be an address, with the reason."""
+    try:
+        normalise(value)
+    except ImpossibleAddress as error:
+        raise ValidationError(f"Not an address: {error}") from None
+
+
+class Workflow(models.Model):
+    """Who gets what from whom, through which pool, and what happens when something goes wrong."""
+
+    name = models.CharField(max_length=200, unique=True)
+    slug = models.SlugField(max_length=100, unique=True, help_text="The name for commands and the API.")
+    audience = models.ForeignKey(Audience, on_delete=models.PROTECT, related_name="workflows")
+    pool = models.ForeignKey(Pool, on_delete=models.PROTECT, related_name="workflows")
+    from_name = models.CharField(max_length=200, blank=True)
+    from_address = models.CharField(max_length=320, validators=[valid_address])
+    reply_to = models.CharField(max_length=320, blank=True, validators=[valid_address])
+    return_path = models.CharField(
+        max_length=320, blank=True, validators=[valid_address], help_text="Where bounces go. Empty: the From address."
+    )
+    unsubscribe = models.BooleanField(
+        default=True,
+        help_text="Adds List-Unsubscribe headers and {{ unsubscribe_url }}. Needs OUTREACH_PUBLIC_URL.",
+    )
+    priority = models.SmallIntegerField(default=0, help_text="The lowest goes first.")
+    on_uncertain = models.CharField(
+        max_length=6,
+        choices=UNCERTAIN_CHOICES,
+        default=UncertainPolicy.HOLD,
+        help_text="What to do with a mail that was handed over when the answer got lost (a crash, a cut line).",
+    )
+    on_render_error = models.CharField(
+        max_length=4,
+        choices=RenderErrorPolicy,
+        default=RenderErrorPolicy.STOP,
+        help_text="What to do when the template cannot be rendered for some recipients.",
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    changed_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ["name"]
+        permissions = [("send_workflow", "Can start, pause and cancel runs")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Step(models.Model):
+    """One message of a workflow."""
+
+    workflow = models.ForeignKey(Workflow, on_delete=models.CASCADE, related_name="steps")
+    position = models.PositiveSmallIntegerField(default=1)
+    template = models.ForeignKey(Template, on_delete=models.PROTECT, related_name="steps")
+
+    class Meta:
+        ordering = ["position"]
+        constraints = [models.UniqueConstraint(fields=["workflow", "position"], name="step_position_once")]
+
+    def __str__(self) -> str:
+        return f"{self.workflow}, step {self.position}"

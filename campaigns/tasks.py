@@ -1,0 +1,25 @@
+"""What the cluster is asked to do. Arguments are ids, results are None, and any of it may come twice, late or never."""
+
+from campaigns.finish import write_missing_logs
+from campaigns.initialize import initialize
+from campaigns.models import Run, RunState
+from campaigns.wake import wake
+from campaigns.work import pump
+
+SLICE = 15.0  # seconds, far inside the cluster's timeout
+
+
+def work_on(run_id: int) -> None:
+    """Brings a run forward by one slice, and asks for the next one if it is not over."""
+    run = Run.objects.filter(pk=run_id).first()
+    if run is None:
+        return
+    if run.state in (RunState.QUEUED, RunState.INITIALIZING):
+        initialize(run_id)
+        run.refresh_from_db()
+    if run.state == RunState.SENDING:
+        pump(run.batch_id, seconds=SLICE)
+        run.refresh_from_db()
+    if run.state in (RunState.INITIALIZING, RunState.SENDING):
+        wake(run_id)
+    write_missing_logs()

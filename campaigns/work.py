@@ -1,0 +1,39 @@
+"""Works on runs in this process: initialises what is queued, pumps what is sending, ends what has ended.
+
+The same for the foreground command and for a worker of the cluster.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import uvloop
+
+from delivery.worker import Database, Pump
+
+Watch = Callable[[Pump, Database], "asyncio.Future[None]"]
+
+
+def pump(only: int | None = None, *, seconds: float | None = None, watch: Watch | None = None) -> None:
+    """Pumps open batches, or `only` one, until nothing is open, `seconds` have passed, or the pump is told to stop.
+
+    `watch` may return a task that runs beside the pump, to show progress or to stop it.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_pump(only, seconds, watch))
+
+
+async def _pump(only: int | None, seconds: float | None, watch: Watch | None) -> None:
+    database = Database()
+    pump = Pump(database, only=only, until_done=True)
+    loop = asyncio.get_running_loop()
+    alarm = loop.call_later(seconds, pump.stop.set) if seconds is not None else None
+    beside = watch(pump, database) if watch else None
+    try:
+        await pump.run()
+    finally:
+        if alarm:
+            alarm.cancel()
+        if beside:
+            beside.cancel()
+            await asyncio.gather(beside, return_exceptions=True)
+        await database.close()

@@ -1,0 +1,168 @@
+"""The two questions of every attempt, composed of the other modules of the core.
+
+`decide`: may this delivery go now, and through which engine? `conclude`: what follows from what the engine said? The
+worker and the simulator ask exactly these two; neither adds a rule of its own.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from delivery.core.envelope import Kind, Outcome
+from delivery.core.failover import EngineView, choose
+from delivery.core.retry import RetryPolicy
+
+# How long a delivery waits when nothing says when an engine will be able again: a person has to act.
+NOBODY_ABLE = timedelta(minutes=5)
+# Without a Retry-After, how long an engine that said "slow down" is left alone.
+SLOW_DOWN = timedelta(seconds=5)
+LONGEST_PAUSE = timedelta(hours=24)  # a Retry-After beyond this is not believed
+
+
+class UncertainPolicy(StrEnum):
+    """What becomes of a delivery that was handed over and of which no answer is known."""
+
+    HOLD = "hold"  # kept for a person or a provider's event
+    RESEND = "resend"  # tried again: at the price that somebody may get the mail twice
+
+
+class End(StrEnum):
+    """The end states of a delivery that an attempt can lead to."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    DEAD = "dead"
+    UNCERTAIN = "uncertain"
+
+
+class Health(StrEnum):
+    """What an outcome says of the engine."""
+
+    GOOD = "good"
+    FAULT = "fault"
+    FATAL = "fatal"
+    SLOW_DOWN = "slow_down"
+    SILENT = "silent"  # says nothing either way
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What the policy may know of one delivery. `attempts`: those that counted. `since`: when it was first tried; its
+    age counts from there, because waiting for its turn in a long queue is no failure."""
+
+    sender_domain: str
+    attempts: int = 0
+    since: datetime | None = None
+    deadline: datetime | None = None
+    last_engine: int | None = None
+    pinned: bool = False  # only `last_engine` may be asked, because it may have the mail already
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    engine: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    end: End
+    reason: str
+
+
+def decide(
+    candidate: Candidate, engines: Sequence[EngineView], retry: RetryPolicy, now: datetime
+) -> Send | Wait | GiveUp:
+    """Send by which engine, wait until when, or give up."""
+    if candidate.deadline is not None and now > candidate.deadline:
+        return GiveUp(End.EXPIRED, "its deadline has passed")
+    if not any(engine.sends_for(candidate.sender_domain) for engine in engines):
+        return GiveUp(End.DEAD, f"no engine of the pool may send for {candidate.sender_domain}")
+    choice = choose(
+        engines,
+        candidate.sender_domain,
+        now,
+        avoid=candidate.last_engine if candidate.attempts else None,
+        pinned=candidate.last_engine if candidate.pinned else None,
+    )
+    if choice.engine is not None:
+        return Send(choice.engine)
+    if candidate.since is not None and now - candidate.since > retry.max_age:
+        end = End.UNCERTAIN if candidate.pinned else End.DEAD
+        return GiveUp(end, f"no engine was able for {retry.max_age}")
+    return Wait(choice.at or now + NOBODY_ABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What follows from one outcome.
+
+    Either `end` is set, or the delivery is to be tried again at `again_at`. `attempts` is the count from now on.
+    `suppress`: the address is dead. `pause`: how long the engine is to be left alone.
+    """
+
+    attempts: int
+    end: End | None = None
+    again_at: datetime | None = None
+    pinned: bool = False
+    suppress: bool = False
+    health: Health = Health.GOOD
+    pause: timedelta | None = None
+
+
+def conclude(
+    candidate: Candidate,
+    outcome: Outcome,
+    retry: RetryPolicy,
+    uncertain: UncertainPolicy,
+    now: datetime,
+    rng: random.Random,
+    *,
+    alternatives: bool = False,
+    honours_keys: bool = False,
+) -> Verdict:
+    """What follows from `outcome`. `alternatives`: another engine of the pool may send this too. `honours_keys`: the
+    engine refuses to take the same idempotency key twice."""
+    tried = candidate.attempts + 1
+    since = candidate.since or now
+    match outcome.kind:
+        case Kind.ACCEPTED:
+            return Verdict(tried, End.ACCEPTED)
+        case Kind.RECIPIENT:
+            return Verdict(tried, End.REJECTED, suppress=outcome.hard)
+        case Kind.MESSAGE:
+            return Verdict(tried, End.REJECTED)
+        case Kind.THROTTLED:
+            pause = min(outcome.retry_after or SLOW_DOWN, LONGEST_PAUSE)
+            return _again_uncounted(candidate, retry, now, Health.SLOW_DOWN, pause)
+        case Kind.ENGINE:
+            return _again_uncounted(candidate, retry, now, Health.FATAL, None)
+        case Kind.UNKNOWN:
+            if not honours_keys and uncertain is UncertainPolicy.HOLD:
+                return Verdict(tried, End.UNCERTAIN, health=Health.FAULT)
+            at = retry.next_at(tried, since, now, rng)
+            end = None if at else End.UNCERTAIN
+            return Verdict(tried, end, at, pinned=True, health=Health.FAULT)
+        case Kind.TRANSIENT:
+            health = Health.FAULT if outcome.faults_engine else Health.GOOD
+            at = retry.next_at(tried, since, now, rng)
+            if at and outcome.faults_engine and alternatives:
+                at = now
+            return Verdict(tried, None if at else End.DEAD, at, pinned=candidate.pinned, health=health)
+
+
+def _again_uncounted(
+    candidate: Candidate, retry: RetryPolicy, now: datetime, health: Health, pause: timedelta | None
+) -> Verdict:
+    """Neither an attempt nor the recipient's fault: back to the queue, limited in time alone."""
+    too_old = candidate.since is not None and now - candidate.since > retry.max_age
+    end = End.DEAD if too_old else None
+    again_at = None if end else now
+    return Verdict(candidate.attempts, end, again_at, pinned=candidate.pinned, health=health, pause=pause)

@@ -1,0 +1,108 @@
+"""The token bucket as a generic cell rate algorithm (GCRA): one number of state, no timer, any grant size.
+
+Decides how many messages may go now and when the next may. Does not know who asks, where the number is stored, or
+what the time is. Times are integers in nanoseconds, so that stores on different machines compute the same.
+
+Source of the algorithm: ITU-T I.371, annex A (virtual scheduling).
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+SECOND = 1_000_000_000  # nanoseconds
+
+# A token may be used this long after it was drawn. What is used late crowds what is drawn next, so the store is asked
+# for less (see `Rate.guarded`). A quarter of a second covers one group commit on a busy disk.
+MAX_LATENESS = SECOND // 4
+
+
+class Period(StrEnum):
+    """The unit of a limit, as providers publish theirs."""
+
+    SECOND = "second"
+    MINUTE = "minute"
+    HOUR = "hour"
+    DAY = "day"
+
+    @property
+    def nanoseconds(self) -> int:
+        return {"second": 1, "minute": 60, "hour": 3600, "day": 86400}[self.value] * SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """`interval` nanoseconds for each token, and `burst` tokens at once: in t ns at most burst + t / interval pass."""
+
+    interval: int
+    burst: int
+
+    @classmethod
+    def of(cls, quantity: int, period: Period, burst: int | None = None) -> "Rate":
+        """`quantity` tokens in each `period`. The interval is rounded up: never faster than allowed. Without `burst`
+        one second's worth may go at once, at least one."""
+        interval = -(-period.nanoseconds // quantity)
+        return cls(interval, burst or max(1, SECOND // interval))
+
+    @property
+    def lateness(self) -> int:
+        """How long after its grant a token may be used, in nanoseconds: what half the burst can make up for."""
+        return min(MAX_LATENESS, max((self.burst - 1) * self.interval // 2, self.interval // 10))
+
+    def guarded(self) -> "Rate":
+        """The rate to ask the store for, so that tokens used up to `lateness` late still keep to this rate.
+
+        Tokens used in a window of t were granted in t + lateness. With a burst, that much is taken off the burst;
+        without one, the interval is stretched by it.
+        """
+        crowd = -(-self.lateness // self.interval)
+        if self.burst > crowd:
+            return Rate(self.interval, self.burst - crowd)
+        return Rate(self.interval + self.lateness, self.burst)
+
+    def slowed(self, pace: float) -> "Rate":
+        """This rate times `pace` (0 < pace <= 1), the burst shrunk alike."""
+        if pace >= 1:
+            return self
+        return Rate(int(self.interval / pace), max(1, int(self.burst * pace)))
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """`tokens` may go now; `state` is the bucket's next state; `wait` is how long until one more token is there."""
+
+    tokens: int
+    state: int
+    wait: int
+
+    @property
+    def delay(self) -> timedelta:
+        return timedelta(microseconds=self.wait // 1000 + 1)
+
+
+def draw(rate: Rate, state: int, now: int, wanted: int) -> Grant:
+    """Up to `wanted` tokens at `now`. `state` is the theoretical arrival time of the bucket, 0 for a fresh one."""
+    start = max(state, now)
+    room = now + rate.burst * rate.interval - start
+    tokens = max(0, min(wanted, room // rate.interval))
+    following = start + tokens * rate.interval if tokens else state
+    wait = max(0, max(following, now) + rate.interval - rate.burst * rate.interval - now)
+    return Grant(tokens, following, wait)
+
+
+# ---- the pace: what a provider's "slow down" does to an engine ----
+
+PACE_FLOOR = 1 / 64
+PACE_STEP = 0.05  # added for each quiet period
+QUIET = timedelta(seconds=10)
+SLOW_ONCE_IN = timedelta(seconds=1)  # answers to what was already in flight say the same thing again
+
+
+def slower(pace: float) -> float:
+    """Multiplicative decrease, after the provider said to slow down."""
+    return max(PACE_FLOOR, pace / 2)
+
+
+def recovered(pace: float, quiet_for: timedelta) -> float:
+    """Additive increase: one step for each quiet period since the pace last changed."""
+    return min(1.0, pace + PACE_STEP * (quiet_for // QUIET))

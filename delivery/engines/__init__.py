@@ -1,0 +1,34 @@
+"""The kinds of engines there are, by name. A new kind is a module beside these and one line in `KINDS`."""
+
+from delivery.engines import base, sandbox, smtp_kind
+from delivery.engines.kind import EngineKind
+from delivery.exceptions import EngineMisconfigured
+from delivery.models import Engine
+
+KINDS: dict[str, EngineKind] = {kind.slug: kind for kind in (smtp_kind.KIND, sandbox.KIND)}
+
+
+def kind_of(engine: Engine) -> EngineKind:
+    """The kind of a stored engine. Raises EngineMisconfigured when there is no such kind."""
+    try:
+        return KINDS[engine.kind]
+    except KeyError:
+        raise EngineMisconfigured(
+            f"Engine {engine.name} is of the unknown kind {engine.kind!r}; known are {', '.join(KINDS)}."
+        ) from None
+
+
+def problems_of(engine: Engine) -> list[str]:
+    """What is wrong with an engine's settings, without asking the provider; [] when nothing is."""
+    if engine.kind not in KINDS:
+        return [f"There is no engine kind {engine.kind!r}; known are {', '.join(KINDS)}."]
+    return KINDS[engine.kind].problems(engine.options, engine.secrets.open())
+
+
+def open_engine(engine: Engine) -> base.Engine:
+    """The working engine behind a stored one. Raises EngineMisconfigured, SecretUnreadable."""
+    kind = kind_of(engine)
+    problems = kind.problems(engine.options, engine.secrets.open())
+    if problems:
+        raise EngineMisconfigured(f"Engine {engine.name}: {' '.join(problems)}")
+    return kind.open(engine.pk, engine.options, engine.secrets.open())

@@ -1,0 +1,37 @@
+"""The one interface between the worker and every way out.
+
+An engine knows how to hand envelopes over and how to read the answer. It does not know the queue, the throttle, the
+breaker or the retry policy, and it never retries by itself what a server has refused: it reports an Outcome.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from delivery.core.envelope import Envelope, Outcome
+
+
+class Engine(Protocol):
+    """One way out, opened lazily on first use, living in one event loop.
+
+    `batch_size`: how many envelopes one `send` may carry. `concurrency`: how many `send` calls may be under way at
+    once. `honours_keys`: the provider refuses to take the same idempotency key twice, so that an UNKNOWN outcome may
+    be tried again there without a double.
+    """
+
+    batch_size: int
+    concurrency: int
+    honours_keys: bool
+
+    async def send(self, envelopes: Sequence[Envelope]) -> list[Outcome]:
+        """One outcome for each envelope, in order. Raises nothing but `asyncio.CancelledError`: every fault of the
+        provider or the network is an Outcome."""
+        ...
+
+    async def check(self) -> list[str]:
+        """What is wrong with the settings, found by talking to the provider without sending a mail; [] when all is
+        well. Each problem is one sentence for the operator."""
+        ...
+
+    async def close(self) -> None:
+        """Ends the connections in order. Called once, with no `send` under way."""
+        ...

@@ -1,0 +1,28 @@
+"""What a kind of engine must say of itself, so that admin, API and worker need not know any by name."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from django import forms
+
+from delivery.engines.base import Engine
+
+Options = Mapping[str, object]
+Secrets = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineKind:
+    """One kind of engine.
+
+    `fields` makes the form fields of its settings, by option name, in the order shown; those in `secret_fields` are
+    kept encrypted and never shown again. `problems` judges the settings without any network, a sentence for each
+    problem. `open` makes the working engine from the engine's id and settings.
+    """
+
+    slug: str
+    label: str
+    fields: Callable[[], dict[str, forms.Field]]
+    secret_fields: frozenset[str]
+    problems: Callable[[Options, Secrets], list[str]]
+    open: Callable[[int, Options, Secrets], Engine]

@@ -1,0 +1,28 @@
+"""What can go wrong in delivery as a whole. Expected outcomes of a mail are values, not exceptions.
+
+DeliveryError
+├── SecretUnreadable
+├── EngineMisconfigured
+├── LeaseLost
+└── IllegalTransition
+"""
+
+
+class DeliveryError(Exception):
+    """Anything delivery refuses."""
+
+
+class SecretUnreadable(DeliveryError):
+    """A stored credential cannot be decrypted with the keys at hand."""
+
+
+class EngineMisconfigured(DeliveryError):
+    """An engine's settings cannot work; the message says which and why."""
+
+
+class LeaseLost(DeliveryError):
+    """Another worker may have this worker's deliveries: nothing more may be handed over under this lease."""
+
+
+class IllegalTransition(DeliveryError):
+    """A batch cannot go from its state to the wanted one."""

@@ -1,0 +1,28 @@
+"""Delivery's tables, one subject per file. Imports run downwards only: engine, batch, suppression, queue."""
+
+from delivery.models.batch import Batch, Message, Tally
+from delivery.models.engine import Bucket, Engine, EngineLimit, EngineState, Pool, PoolMember
+from delivery.models.queue import NO_DEADLINE, OPEN_STATES, Attempt, Delivery, DeliveryState, Lease
+from delivery.models.sandbox import KeptMail
+from delivery.models.suppression import Suppression, SuppressionReason
+
+__all__ = [
+    "NO_DEADLINE",
+    "OPEN_STATES",
+    "Attempt",
+    "Batch",
+    "Bucket",
+    "Delivery",
+    "DeliveryState",
+    "Engine",
+    "EngineLimit",
+    "EngineState",
+    "KeptMail",
+    "Lease",
+    "Message",
+    "Pool",
+    "PoolMember",
+    "Suppression",
+    "SuppressionReason",
+    "Tally",
+]

@@ -1,0 +1,81 @@
+"""What many deliveries share: the batch they belong to, the message they carry, the tally of their ends."""
+
+from django.db import models
+
+from delivery.core.dispatch import UncertainPolicy
+from delivery.models.engine import UNCERTAIN_CHOICES, Pool
+
+
+class BatchState(models.TextChoices):
+    FILLING = "filling", "filling"  # deliveries are still being written; none may be leased
+    OPEN = "open", "open"
+    HELD = "held", "held"
+    CANCELLED = "cancelled", "cancelled"
+    DONE = "done", "done"  # every delivery has an end state
+
+
+class Batch(models.Model):
+    """Deliveries that are held, cancelled and finished together. `reference` is the caller's own word, handed back
+    untouched; `scope` names the list whose unsubscribes count here, beside those from everything."""
+
+    label = models.CharField(max_length=200)
+    reference = models.CharField(max_length=100, unique=True)
+    scope = models.CharField(max_length=100, blank=True)
+    pool = models.ForeignKey(Pool, on_delete=models.PROTECT, related_name="batches")
+    state = models.CharField(max_length=9, choices=BatchState, default=BatchState.FILLING)
+    hold_reason = models.CharField(max_length=200, blank=True)
+    priority = models.SmallIntegerField(default=0, help_text="The lowest goes first.")
+    uncertain_policy = models.CharField(max_length=6, choices=UNCERTAIN_CHOICES, default=UncertainPolicy.HOLD)
+    total = models.PositiveBigIntegerField(default=0)
+    # The ids of its deliveries lie in this range: lists of one batch read a slice of the primary key, no more.
+    first_id = models.BigIntegerField(null=True)
+    last_id = models.BigIntegerField(null=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    done_at = models.DateTimeField(null=True)
+
+    class Meta:
+        verbose_name_plural = "batches"
+        indexes = [
+            # The worker's first question: which batches have work?
+            models.Index(fields=["priority", "id"], condition=models.Q(state="open"), name="batch_open"),
+        ]
+
+    def __str__(self) -> str:
+        return self.label
+
+
+class Message(models.Model):
+    """Immutable content for many: templates and header values, frozen when the batch was made. Also the record of
+    what was sent."""
+
+    batch = models.ForeignKey(Batch, on_delete=models.CASCADE, related_name="messages")
+    token = models.CharField(max_length=32, unique=True, help_text="The random part of its Message-IDs.")
+    subject = models.TextField()
+    text = models.TextField(blank=True)
+    html = models.TextField(blank=True)
+    headers = models.JSONField(default=dict)
+    from_name = models.CharField(max_length=200, blank=True)
+    from_address = models.CharField(max_length=320)
+    reply_to = models.CharField(max_length=320, blank=True)
+    return_path = models.CharField(max_length=320)
+    unsubscribe = models.BooleanField(default=True, help_text="Carries a one-click unsubscribe link.")
+
+    def __str__(self) -> str:
+        return self.subject
+
+
+class Tally(models.Model):
+    """How many deliveries of a batch are in an end state. Kept in shards, one a worker, so that group commits of
+    several workers do not wait for each other's row."""
+
+    batch = models.ForeignKey(Batch, on_delete=models.CASCADE, related_name="tallies")
+    state = models.CharField(max_length=10)
+    shard = models.SmallIntegerField()
+    count = models.BigIntegerField(default=0)
+
+    class Meta:
+        verbose_name_plural = "tallies"
+        constraints = [models.UniqueConstraint(fields=["batch", "state", "shard"], name="tally_cell")]
+
+    def __str__(self) -> str:
+        return f"{self.batch_id} {self.state}: {self.count}"

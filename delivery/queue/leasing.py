@@ -1,0 +1,148 @@
+"""Who has which deliveries: leases, their end, and the return of what a dead worker had.
+
+A worker holds one Lease row and extends it; its deliveries point there. What it leased but did not mark goes back when
+the lease ends. What it marked has no known outcome then, and follows the batch's policy for uncertain deliveries.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db import connection, transaction
+from django.db.models import F
+
+from delivery.core.dispatch import UncertainPolicy
+from delivery.core.envelope import Kind
+from delivery.models import Attempt, Batch, Delivery, DeliveryState, Lease
+from delivery.owner import is_gone
+from delivery.queue import tallies
+from delivery.queue.dialect import database_now, instant, read_instant, skip_locked, table
+
+PROMOTED_AT_ONCE = 5000
+LOST = "The worker ended before the answer was known."
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """A delivery in a worker's hands. `data` is JSON text."""
+
+    id: int
+    batch: int
+    message: int
+    address: str
+    name: str
+    data: str
+    deadline: datetime
+    engine: int | None
+    pinned: bool
+    attempts: int
+    resends: int
+    tried_at: datetime | None
+
+
+COLUMNS = "id, batch_id, message_id, address, name, data, deadline, engine_id, pinned, attempts, resends, tried_at"
+
+
+def acquire(owner: str, term: timedelta) -> int:
+    """A new lease for this worker, good for `term`. Returns its id."""
+    return Lease.objects.create(owner=owner, expires_at=database_now() + term).pk
+
+
+def extend(lease_id: int, term: timedelta) -> bool:
+    """Extends a lease that has not ended. False: it is lost, and so is all that was held under it."""
+    now = database_now()
+    return bool(Lease.objects.filter(pk=lease_id, expires_at__gt=now).update(expires_at=now + term))
+
+
+def lease(lease_id: int, batch_id: int, limit: int) -> list[Leased]:
+    """Up to `limit` ready deliveries of a batch, earliest deadline first, now in this worker's hands."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {table(Delivery)} SET state = 'leased', lease_id = %s WHERE id IN ("
+            f"SELECT r.id FROM {table(Delivery)} AS r WHERE r.batch_id = %s AND r.state = 'ready' "
+            f"ORDER BY r.priority, r.deadline, r.id LIMIT %s {skip_locked('r')}) RETURNING {COLUMNS}",
+            [lease_id, batch_id, limit],
+        )
+        rows = cursor.fetchall()
+    found = [
+        Leased(*row[:6], read_instant(row[6]), row[7], bool(row[8]), *row[9:11], read_instant(row[11])) for row in rows
+    ]
+    # RETURNING promises no order.
+    found.sort(key=lambda d: (d.deadline, d.id))
+    return found
+
+
+def promote() -> int:
+    """Makes ready what has waited for its time. Returns how many."""
+    now = instant(database_now())
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {table(Delivery)} SET state = 'ready', not_before = NULL WHERE id IN ("
+            f"SELECT w.id FROM {table(Delivery)} AS w WHERE w.state = 'waiting' AND w.not_before <= %s "
+            f"ORDER BY w.not_before LIMIT %s {skip_locked('w')})",
+            [now, PROMOTED_AT_ONCE],
+        )
+        return cursor.rowcount
+
+
+def next_wake(batch_id: int) -> datetime | None:
+    """When the first waiting delivery of a batch becomes ready."""
+    waiting = Delivery.objects.filter(batch=batch_id, state=DeliveryState.WAITING)
+    return waiting.order_by("not_before").values_list("not_before", flat=True).first()
+
+
+def give_back(lease_id: int) -> int:
+    """What this worker leased and never marked is ready again. Returns how many."""
+    return Delivery.objects.filter(lease=lease_id, state=DeliveryState.LEASED).update(
+        state=DeliveryState.READY, lease=None
+    )
+
+
+def end(lease_id: int) -> None:
+    """The worker stops in order: nothing of what it held is lost, nothing is in doubt."""
+    with transaction.atomic():
+        give_back(lease_id)
+        if not Delivery.objects.filter(lease=lease_id).exists():
+            Lease.objects.filter(pk=lease_id).delete()
+
+
+def reap() -> Counter[str]:
+    """Takes back what workers held that are silent for too long, or whose process is gone from this host.
+
+    Returns how many deliveries became ready and uncertain.
+    """
+    taken: Counter[str] = Counter()
+    now = database_now()
+    for candidate in Lease.objects.all():
+        if candidate.expires_at <= now or is_gone(candidate.owner):
+            with transaction.atomic():
+                taken += _take_back(candidate, now)
+    return taken
+
+
+def _take_back(candidate: Lease, now: datetime) -> Counter[str]:
+    # Whoever deletes the row has the right to what hung on it; one that was extended meanwhile is left alone.
+    deleted, _ = Lease.objects.filter(pk=candidate.pk, expires_at=candidate.expires_at).delete()
+    if not deleted:
+        return Counter()
+    taken = Counter({"ready": give_back(candidate.pk)})
+    marked = Delivery.objects.filter(lease=candidate.pk, state=DeliveryState.SENDING)
+    lost = list(marked.values_list("id", "batch_id", "engine_id"))
+    Attempt.objects.bulk_create(
+        Attempt(delivery_id=i, engine_id=engine, kind=Kind.UNKNOWN, words=LOST, seconds=0, at=now)
+        for i, _, engine in lost
+    )
+    for batch_id in {batch for _, batch, _ in lost}:
+        taken += _settle_lost(candidate.pk, batch_id, now)
+    return taken
+
+
+def _settle_lost(lease_id: int, batch_id: int, now: datetime) -> Counter[str]:
+    rows = Delivery.objects.filter(lease=lease_id, batch=batch_id, state=DeliveryState.SENDING)
+    policy = Batch.objects.values_list("uncertain_policy", flat=True).get(pk=batch_id)
+    if policy == UncertainPolicy.RESEND:
+        n = rows.update(state=DeliveryState.READY, lease=None, pinned=True, resends=F("resends") + 1)
+        return Counter({"ready": n})
+    n = rows.update(state=DeliveryState.UNCERTAIN, lease=None, settled_at=now, words=LOST)
+    tallies.add(Counter({(batch_id, DeliveryState.UNCERTAIN.value): n}))
+    return Counter({"uncertain": n})

@@ -1,0 +1,208 @@
+"""Intent before the hand-over, outcome after it, both for many deliveries in one statement.
+
+`mark` is also the last gate: it refuses what is suppressed, held, cancelled, or no longer this worker's, in the very
+statement that allows the rest.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import connection
+
+from delivery.core.envelope import Outcome
+from delivery.models import Attempt, Batch, Delivery, DeliveryState, Suppression, SuppressionReason
+from delivery.models.batch import BatchState
+from delivery.queue import tallies
+from delivery.queue.dialect import ids, instant, table, values
+
+ENDED = frozenset(DeliveryState) - {
+    DeliveryState.WAITING,
+    DeliveryState.READY,
+    DeliveryState.LEASED,
+    DeliveryState.SENDING,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The intent to hand a delivery to an engine. `attempts` counts this try."""
+
+    id: int
+    engine: int
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A try that did not succeed, for the record."""
+
+    engine: int
+    outcome: Outcome
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What became of a delivery that this worker holds.
+
+    `state` is an end state, READY (again, now) or WAITING (again, at `not_before`). `tries` is the count its last mark
+    wrote: it tells this try from others when the lease was lost meanwhile. `attempts` is the count from now on.
+    """
+
+    id: int
+    batch: int
+    state: str
+    at: datetime
+    tries: int
+    attempts: int
+    resends: int = 0
+    not_before: datetime | None = None
+    pinned: bool = False
+    code: str = ""
+    words: str = ""
+    provider_id: str = ""
+    failure: Failure | None = None
+    suppress: tuple[str, str] | None = None  # (address, identity): a dead address
+
+
+# The updated table goes by its own name: SQLite knows no alias of it in RETURNING.
+D = table(Delivery)
+
+MARK_COLUMNS = {"id": int, "engine": int, "attempts": int}
+
+
+def mark(lease_id: int, marks: Sequence[Mark], now: datetime) -> set[int]:
+    """Records the intent. Returns the ids that may be handed over; for the others `refused` says what becomes of them.
+
+    Asking twice is harmless: a mark that this lease made already is made again.
+    """
+    source, parameters = values("v", MARK_COLUMNS, [(m.id, m.engine, m.attempts) for m in marks])
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {D} SET state = 'sending', engine_id = v.engine, attempts = v.attempts, "
+            f"tried_at = COALESCE({D}.tried_at, %s) "
+            f"FROM {source}, {table(Batch)} AS b "
+            f"WHERE {D}.id = v.id AND {D}.lease_id = %s AND {D}.state IN ('leased', 'sending') "
+            f"AND b.id = {D}.batch_id AND b.state = '{BatchState.OPEN.value}' "
+            f"AND NOT EXISTS (SELECT 1 FROM {table(Suppression)} AS s "
+            f"WHERE s.identity = {D}.identity AND s.scope IN ('', b.scope)) RETURNING {D}.id",
+            [instant(now), *parameters, lease_id],
+        )
+        return {i for (i,) in cursor.fetchall()}
+
+
+def refused(lease_id: int, refused_ids: Sequence[int]) -> list[tuple[int, str, str]]:
+    """Why marks were refused: (id, state to settle in, reason) for each delivery that is still this worker's."""
+    condition, parameters = ids("d.id", refused_ids)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT d.id, b.state, (SELECT MIN(s.reason) FROM {table(Suppression)} AS s "
+            "WHERE s.identity = d.identity AND s.scope IN ('', b.scope)) "
+            f"FROM {table(Delivery)} AS d JOIN {table(Batch)} AS b ON b.id = d.batch_id "
+            f"WHERE {condition} AND d.lease_id = %s",
+            [*parameters, lease_id],
+        )
+        rows = cursor.fetchall()
+    verdicts = []
+    for delivery_id, batch_state, reason in rows:
+        if batch_state == BatchState.CANCELLED:
+            verdicts.append((delivery_id, DeliveryState.CANCELLED.value, "the run was cancelled"))
+        elif reason:
+            words = f"suppressed: {SuppressionReason(reason).label}"
+            verdicts.append((delivery_id, DeliveryState.SUPPRESSED.value, words))
+        else:
+            verdicts.append((delivery_id, DeliveryState.READY.value, ""))
+    return verdicts
+
+
+SETTLE_COLUMNS = {
+    "id": int,
+    "state": str,
+    "attempts": int,
+    "resends": int,
+    "tries": int,
+    "not_before": datetime,
+    "pinned": bool,
+    "code": str,
+    "words": str,
+    "provider_id": str,
+    "settled_at": datetime,
+}
+PLAIN_COLUMNS = tuple(SETTLE_COLUMNS)[:-1]
+
+
+def settle(lease_id: int, settlements: Sequence[Settlement]) -> None:
+    """Writes what became of deliveries, their tallies, failures and suppressions. Part of the caller's transaction.
+
+    A settlement that comes after the lease was lost is taken when the delivery waits as uncertain for just this
+    answer; otherwise another worker has gone on, and only the failure is kept. Asking twice changes nothing.
+    """
+    settled = _write(settlements, f"{D}.lease_id = %s AND {D}.state IN ('leased', 'sending')", [lease_id])
+    late = [s for s in settlements if s.id not in settled]
+    answered = (
+        _write(late, f"{D}.lease_id IS NULL AND {D}.state = 'uncertain' AND {D}.attempts = v.tries", [])
+        if late
+        else set()
+    )
+    changes: Counter[tuple[int, str]] = Counter()
+    for settlement in settlements:
+        if settlement.id in answered:
+            changes[settlement.batch, DeliveryState.UNCERTAIN.value] -= 1
+        if settlement.state in ENDED and (settlement.id in settled or settlement.id in answered):
+            changes[settlement.batch, settlement.state] += 1
+    tallies.add(changes)
+    _keep_failures(settlements)
+    _suppress(settlements)
+
+
+def _write(settlements: Sequence[Settlement], condition: str, condition_parameters: list[object]) -> set[int]:
+    if not settlements:
+        return set()
+    rows = [[*(getattr(s, name) for name in PLAIN_COLUMNS), s.at if s.state in ENDED else None] for s in settlements]
+    source, parameters = values("v", SETTLE_COLUMNS, rows)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {D} SET state = v.state, attempts = v.attempts, resends = v.resends, "
+            "not_before = v.not_before, settled_at = v.settled_at, pinned = v.pinned, "
+            "code = v.code, words = v.words, provider_id = v.provider_id, lease_id = NULL "
+            f"FROM {source} WHERE {D}.id = v.id AND {condition} RETURNING {D}.id",
+            [*parameters, *condition_parameters],
+        )
+        return {i for (i,) in cursor.fetchall()}
+
+
+def _keep_failures(settlements: Sequence[Settlement]) -> None:
+    failed = [s for s in settlements if s.failure]
+    if failed:
+        Attempt.objects.bulk_create(
+            [
+                Attempt(
+                    delivery_id=s.id,
+                    engine_id=s.failure.engine,
+                    kind=s.failure.outcome.kind,
+                    code=s.failure.outcome.code[:40],
+                    words=s.failure.outcome.text,
+                    seconds=s.failure.seconds,
+                    at=s.at,
+                )
+                for s in failed
+            ],
+            ignore_conflicts=True,
+        )
+
+
+def _suppress(settlements: Sequence[Settlement]) -> None:
+    dead = [
+        Suppression(
+            address=s.suppress[0],
+            identity=s.suppress[1],
+            reason=SuppressionReason.HARD_BOUNCE,
+            source=f"delivery {s.id}: {s.code} {s.words}"[:200],
+        )
+        for s in settlements
+        if s.suppress
+    ]
+    if dead:
+        Suppression.objects.bulk_create(dead, ignore_conflicts=True)

@@ -1,0 +1,9 @@
+"""News that delivery gives to whoever asked for it. Receivers run in the worker, inside the transaction that made the
+news true: what they write is written together with it or not at all.
+
+batch_done  every delivery of a batch has an end state. Arguments: batch_id, reference, counts (by end state).
+"""
+
+from django.dispatch import Signal
+
+batch_done = Signal()

@@ -1,0 +1,12 @@
+"""How template source becomes text, and when a template is stopped.
+
+Strict, sandboxed Jinja2 with limits that fall at the same place in every thread. Knows no Django, no audience and no
+queue; time, where a template needs it, is part of the data.
+"""
+
+from delivery.templating.content import CompiledContent, Rendered, compile_content
+from delivery.templating.limits import Limits
+from delivery.templating.plaintext import html_to_text_template
+from delivery.templating.problem import TemplateProblem
+
+__all__ = ["CompiledContent", "Limits", "Rendered", "TemplateProblem", "compile_content", "html_to_text_template"]

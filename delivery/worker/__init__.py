@@ -1,0 +1,11 @@
+"""The worker: works on what is ready, through real engines, on the database.
+
+database  two threads for the event loop      ledger  intent and outcome by group commit
+tokens    this worker's share of a limit      lane    deliveries on their way through one engine
+pump      leases, routes, concludes
+"""
+
+from delivery.worker.database import Database
+from delivery.worker.pump import Pump
+
+__all__ = ["Database", "Pump"]

@@ -1,0 +1,95 @@
+"""Intent before the hand-over, outcome after it, each written together with its neighbours.
+
+Marks and settlements collect while the last commit is on its way; then one transaction writes them all. At most
+GATHER seconds pass between a hand-in and the start of its commit when the database keeps up.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from delivery.queue.outcomes import Mark, Settlement, mark, settle
+from delivery.worker.database import Database
+
+GATHER = 0.004  # long enough for neighbours to join, short enough to be no wait
+
+
+class Ledger:
+    """Collects marks and settlements of one lease and writes them by group commit."""
+
+    def __init__(self, database: Database, lease_id: int) -> None:
+        self._database = database
+        self._lease = lease_id
+        self._marks: list[tuple[Sequence[Mark], asyncio.Future[set[int]]]] = []
+        self._settlements: list[Settlement] = []
+        self._work = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._task = asyncio.get_running_loop().create_task(self._write_for_ever())
+
+    def settle(self, settlement: Settlement) -> None:
+        """Hands in an outcome. It is durable once `flushed` returns."""
+        self._settlements.append(settlement)
+        self._work.set()
+
+    async def mark(self, marks: Sequence[Mark]) -> set[int]:
+        """Records the intent to hand over. Returns the ids for which that is allowed and durable."""
+        future: asyncio.Future[set[int]] = asyncio.get_running_loop().create_future()
+        self._marks.append((marks, future))
+        self._work.set()
+        return await future
+
+    async def flushed(self) -> None:
+        """Returns when everything handed in so far is durable."""
+        while self._settlements or self._marks or self._work.is_set():
+            self._settled.clear()
+            waiter = asyncio.ensure_future(self._settled.wait())
+            await asyncio.wait((waiter, self._task), return_when=asyncio.FIRST_COMPLETED)
+            waiter.cancel()
+            if self._task.done():
+                self._task.result()
+
+    async def settled(self, timeout: float) -> None:
+        """Returns after the next commit, or after `timeout` seconds."""
+        self._settled.clear()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._settled.wait()
+        except TimeoutError:
+            return
+
+    async def close(self) -> None:
+        """Writes what is left and ends."""
+        await self.flushed()
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _write_for_ever(self) -> None:
+        while True:
+            await self._work.wait()
+            await asyncio.sleep(GATHER)
+            marks, self._marks = self._marks, []
+            settlements, self._settlements = self._settlements, []
+            try:
+                allowed = await self._database.commit(_write, self._lease, marks_of(marks), settlements)
+            except BaseException as error:
+                for _, future in marks:
+                    if not future.done():
+                        future.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
+                raise
+            for wanted, future in marks:
+                if not future.done():
+                    future.set_result({m.id for m in wanted} & allowed)
+            if not (self._marks or self._settlements):
+                self._work.clear()
+            self._settled.set()
+
+
+def marks_of(groups: Sequence[tuple[Sequence[Mark], object]]) -> list[Mark]:
+    return [m for group, _ in groups for m in group]
+
+
+def _write(lease_id: int, marks: Sequence[Mark], settlements: Sequence[Settlement]) -> set[int]:
+    """Outcomes first: they free what the marks may need."""
+    if settlements:
+        settle(lease_id, settlements)
+    return mark(lease_id, marks, datetime.now(UTC)) if marks else set()

@@ -1,0 +1,356 @@
+"""The pump: leases what is ready, routes it to engines, concludes what came of it, until told to stop or done.
+
+The policy is the core's (`decide`, `conclude`); the state is the database's. What this module adds is the order of
+things: lease, route, mark, hand over, settle. Many pumps, in many processes, work side by side on the same batches.
+"""
+
+import asyncio
+import json
+import logging
+import random
+import time
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+
+from delivery import engine_state, owner
+from delivery.composition import CompiledMessage
+from delivery.conf import conf
+from delivery.core.breaker import Breaker, State
+from delivery.core.dispatch import Candidate, GiveUp, Health, Send, Wait, conclude, decide
+from delivery.core.envelope import MAX_WORDS, Mailbox, Outcome
+from delivery.core.failover import EngineView
+from delivery.engine_state import News, PoolView
+from delivery.engines import open_engine
+from delivery.engines.base import Engine
+from delivery.exceptions import DeliveryError
+from delivery.models import NO_DEADLINE, DeliveryState, Message
+from delivery.models import Engine as StoredEngine
+from delivery.queue import BatchView, finish_if_done, leasing, open_batches
+from delivery.queue.outcomes import Settlement, refused
+from delivery.templating import TemplateProblem
+from delivery.worker.database import Database
+from delivery.worker.lane import Item, Lane
+from delivery.worker.ledger import Ledger
+from delivery.worker.settling import answered, unanswered
+from delivery.worker.tokens import Tokens
+
+logger = logging.getLogger(__name__)
+
+LEASED_AT_ONCE = 500
+LOOK_AGAIN = 0.25  # seconds between looks for work when there was none
+REFRESH = 1.0  # seconds between looks at engines, limits and waiting rows
+MESSAGES_KEPT = 100  # compiled, in memory
+GRACE = 10.0  # seconds that a stop waits for answers
+CLEAN = Breaker()  # a success changes nothing here: the usual case, which costs no write
+SOON = timedelta(seconds=REFRESH)
+
+
+class _LeaseEnded(Exception):
+    """This session's lease is lost; a new session may begin."""
+
+
+class Pump:
+    """Works on open batches (or on `only` one) until `stop` is set or, with `until_done`, nothing is open any more."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        only: int | None = None,
+        until_done: bool = False,
+        open_with: Callable[[StoredEngine], Engine] = open_engine,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._database = database
+        self._only = only
+        self._until_done = until_done
+        self._open_with = open_with
+        self._rng = rng or random.Random()  # noqa: S311  (jitter)
+        self.stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Returns when stopped or done; what is in hand is settled or given back first."""
+        while not self.stop.is_set():
+            session = _Session(self._database, self._only, self._until_done, self._open_with, self._rng, self.stop)
+            try:
+                await session.run()
+                return
+            except _LeaseEnded:
+                logger.warning("The lease was lost (this worker was silent for too long); going on under a new one.")
+
+
+class _Session:
+    """One lease's worth of work."""
+
+    def __init__(
+        self,
+        database: Database,
+        only: int | None,
+        until_done: bool,
+        open_with: Callable[[StoredEngine], Engine],
+        rng: random.Random,
+        stop: asyncio.Event,
+    ) -> None:
+        self._database = database
+        self._only = only
+        self._until_done = until_done
+        self._open_with = open_with
+        self._rng = rng
+        self._asked_to_stop = stop
+        self._stop = asyncio.Event()  # of this session: asked to, or its lease ended
+        self._lanes: dict[int, Lane] = {}
+        self._pools: dict[int, PoolView] = {}
+        self._batches: dict[int, BatchView] = {}
+        self._messages: OrderedDict[int, CompiledMessage] = OrderedDict()
+        self._in_hand: Counter[int] = Counter()  # leased deliveries by batch
+        self._news: dict[int, list[News]] = defaultdict(list)
+        self._hears = asyncio.Event()
+        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._lease = 0
+        self._lease_good_until = 0.0
+
+    # ---- the frame of a session ----
+
+    async def run(self) -> None:
+        term = conf().lease
+        begun = time.monotonic()
+        self._lease = await self._database.ask(leasing.acquire, owner.name(), term)
+        self._lease_good_until = begun + term.total_seconds()
+        self._ledger = Ledger(self._database, self._lease)
+        loop = asyncio.get_running_loop()
+        work = loop.create_task(self._work())
+        others = [
+            loop.create_task(task)
+            for task in (self._keep_lease(term), self._keep_views(), self._pass_on_news(), self._asked_to_stop.wait())
+        ]
+        try:
+            await asyncio.wait([work, self._broken, *others], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._stop.set()
+            failed = await self._wind_up(work, others)
+        if failed:
+            raise failed
+
+    async def _wind_up(self, work: asyncio.Task[None], others: Sequence[asyncio.Task]) -> BaseException | None:
+        """Settles what is in hand and gives back the rest. Returns what the first failed task raised, if any."""
+        await asyncio.gather(*(lane.finish(GRACE) for lane in self._lanes.values()))
+        for task in (work, self._broken, *others):
+            task.cancel()
+        ended = await asyncio.gather(work, self._broken, *others, return_exceptions=True)
+        await self._ledger.close()
+        for engine_id, news in self._news.items():
+            await self._database.ask(engine_state.record, engine_id, news)
+        await asyncio.gather(*(lane.engine.close() for lane in self._lanes.values()))
+        await self._database.ask(leasing.end, self._lease)
+        return next((e for e in ended if e and not isinstance(e, asyncio.CancelledError | bool)), None)
+
+    def task_ended(self, task: asyncio.Task[None]) -> None:
+        """A lane's task has ended. When it failed, so does the session: a lane that stands still would hold its
+        deliveries for ever."""
+        if not task.cancelled() and task.exception() and not self._broken.done():
+            self._broken.set_exception(task.exception())
+
+    async def _keep_lease(self, term: timedelta) -> None:
+        while True:
+            await asyncio.sleep(term.total_seconds() / 4)
+            begun = time.monotonic()
+            if not await self._database.ask(leasing.extend, self._lease, term):
+                raise _LeaseEnded
+            self._lease_good_until = begun + term.total_seconds()
+
+    def may_hand_over(self) -> bool:
+        """False once the lease may have ended by this worker's own clock: somebody else may have the deliveries."""
+        return time.monotonic() < self._lease_good_until
+
+    async def _keep_views(self) -> None:
+        while True:
+            await self._database.ask(leasing.reap)
+            await self._database.ask(leasing.promote)
+            await self._refresh_pools()
+            for engine_id, lane in list(self._lanes.items()):
+                await self._database.ask(engine_state.recover, engine_id)
+                lane.tokens.limits = await self._database.ask(engine_state.limits, engine_id)
+            await asyncio.sleep(REFRESH)
+
+    async def _pass_on_news(self) -> None:
+        """Writes what outcomes said of engines, many in one go, and reads back what others made of it."""
+        while True:
+            await self._hears.wait()
+            self._hears.clear()
+            for engine_id in list(self._news):
+                news = self._news.pop(engine_id)
+                await self._database.ask(engine_state.record, engine_id, news)
+            await self._refresh_pools()
+
+    # ---- leasing and routing ----
+
+    async def _work(self) -> None:
+        while not self._stop.is_set():
+            batches = await self._database.ask(open_batches, self._only)
+            if not batches and self._until_done and not self._in_hand.total():
+                return
+            leased = 0
+            for batch in batches:
+                leased += await self._lease_and_route(batch)
+            if not leased:
+                # Also those that were cancelled while this worker had some of their deliveries.
+                await self._finish_batches({batch.id for batch in batches} | self._in_hand.keys())
+                await self._ledger.settled(LOOK_AGAIN)
+
+    async def _lease_and_route(self, batch: BatchView) -> int:
+        self._batches[batch.id] = batch
+        if batch.pool not in self._pools:
+            self._pools[batch.pool] = await self._database.ask(engine_state.pool_view, batch.pool)
+        now = datetime.now(UTC)
+        if not any(engine.able_at(now) == now for engine in self._pools[batch.pool].engines):
+            return 0  # what is ready stays ready: leasing it would only move it to and fro
+        room = LEASED_AT_ONCE - self._in_hand[batch.id]
+        if room < LEASED_AT_ONCE // 2:
+            return 0
+        rows = await self._database.ask(leasing.lease, self._lease, batch.id, room)
+        self._in_hand[batch.id] += len(rows)
+        await self.route([Item(row, await self._compiled(row.message)) for row in rows])
+        return len(rows)
+
+    async def _finish_batches(self, batch_ids: set[int]) -> None:
+        for batch_id in batch_ids:
+            if not self._in_hand[batch_id]:
+                await self._ledger.flushed()
+                await self._database.ask(finish_if_done, batch_id)
+                del self._in_hand[batch_id]
+
+    async def _compiled(self, message_id: int) -> CompiledMessage:
+        found = self._messages.get(message_id)
+        if found is None:
+            message = await self._database.ask(Message.objects.get, pk=message_id)
+            found = self._messages[message_id] = CompiledMessage(message, conf().public_url)
+            while len(self._messages) > MESSAGES_KEPT:
+                self._messages.popitem(last=False)
+        return found
+
+    def _candidate(self, item: Item) -> Candidate:
+        leased = item.leased
+        return Candidate(
+            sender_domain=item.message.domain,
+            attempts=leased.attempts,
+            since=leased.tried_at,
+            deadline=None if leased.deadline == NO_DEADLINE else leased.deadline,
+            last_engine=leased.engine,
+            pinned=leased.pinned,
+        )
+
+    async def route(self, items: Sequence[Item]) -> None:
+        """Puts each delivery into the lane of its engine, or back into the queue."""
+        now = datetime.now(UTC)
+        for item in items:
+            pool = self._pool_of(item)
+            match decide(self._candidate(item), pool.engines, pool.retry, now):
+                case Send(engine_id):
+                    lane = self._lanes.get(engine_id) or await self._open_lane(engine_id)
+                    if lane:
+                        lane.put(item)
+                    else:
+                        self._settle(unanswered(item.leased, DeliveryState.WAITING, now, not_before=now + SOON))
+                case Wait(until):
+                    self._settle(unanswered(item.leased, DeliveryState.WAITING, now, not_before=until))
+                case GiveUp(end, reason):
+                    self._settle(unanswered(item.leased, DeliveryState(end), now, words=reason))
+
+    def _pool_of(self, item: Item) -> PoolView:
+        return self._pools[self._batches[item.leased.batch].pool]
+
+    async def _open_lane(self, engine_id: int) -> Lane | None:
+        stored = await self._database.ask(StoredEngine.objects.get, pk=engine_id)
+        limits = await self._database.ask(engine_state.limits, engine_id)
+        try:
+            engine = self._open_with(stored)
+        except DeliveryError as error:
+            logger.error("Engine %s cannot be used: %s", stored.name, error)
+            await self._database.ask(engine_state.record, engine_id, [News(Health.FATAL, str(error))])
+            return None
+        if engine_id not in self._lanes:  # two routes may have waited for the database side by side
+            tokens = Tokens(self._database, limits)
+            self._lanes[engine_id] = Lane(engine_id, engine, tokens, self._ledger, self, self._stop)
+        return self._lanes[engine_id]
+
+    # ---- what a lane asks ----
+
+    def _engine_view(self, engine_id: int) -> EngineView | None:
+        return next((e for pool in self._pools.values() for e in pool.engines if e.id == engine_id), None)
+
+    async def admit(self, engine_id: int) -> int:
+        """How many deliveries the engine may be asked to take now: 0 when its circuit is open or it is paused, 1 for
+        the probe, else any number."""
+        view = self._engine_view(engine_id)
+        now = datetime.now(UTC)
+        if view is None or view.able_at(now) != now:
+            return 0
+        if view.breaker.state is State.CLOSED:
+            return LEASED_AT_ONCE
+        claimed = await self._database.ask(engine_state.claim_probe, engine_id)
+        await self._refresh_pools()
+        return 1 if claimed else 0
+
+    def compose(self, item: Item) -> bool:
+        """Renders the mail. What cannot be rendered now (it could when the run began) is kept for a person."""
+        leased, now = item.leased, datetime.now(UTC)
+        try:
+            recipient = Mailbox(leased.address, leased.name)
+            item.envelope = item.message.envelope(leased.id, recipient, json.loads(leased.data), now)
+        except TemplateProblem as problem:
+            self._settle(
+                unanswered(leased, DeliveryState.DEAD, now, words=f"cannot be rendered: {problem}"[:MAX_WORDS])
+            )
+            return False
+        return True
+
+    async def refuse(self, items: Sequence[Item]) -> None:
+        """The mark was refused: each delivery gets the state that says why. One that is no longer this worker's is
+        left alone."""
+        reasons = await self._database.ask(refused, self._lease, [item.leased.id for item in items])
+        now = datetime.now(UTC)
+        known = {item.leased.id: item for item in items}
+        for delivery_id, state, words in reasons:
+            self._settle(unanswered(known.pop(delivery_id).leased, DeliveryState(state), now, words=words))
+        for item in known.values():
+            self._in_hand[item.leased.batch] -= 1
+
+    def unmark(self, items: Sequence[Item]) -> None:
+        """Marked, and certainly not handed over: ready again, and no attempt."""
+        now = datetime.now(UTC)
+        for item in items:
+            self._settle(unanswered(item.leased, DeliveryState.READY, now, marked=True))
+
+    def conclude(self, item: Item, engine_id: int, outcome: Outcome, seconds: float) -> None:
+        """What follows from an engine's answer, for the delivery and for the engine."""
+        now = datetime.now(UTC)
+        candidate = self._candidate(item)
+        pool = self._pool_of(item)
+        view = self._engine_view(engine_id)
+        others = any(
+            e.id != engine_id and e.sends_for(candidate.sender_domain) and e.able_at(now) == now for e in pool.engines
+        )
+        verdict = conclude(
+            candidate,
+            outcome,
+            pool.retry,
+            self._batches[item.leased.batch].uncertain,
+            now,
+            self._rng,
+            alternatives=others,
+            honours_keys=self._lanes[engine_id].engine.honours_keys,
+        )
+        self._settle(answered(item.leased, verdict, outcome, engine_id, seconds, now))
+        if verdict.health is Health.GOOD and (view is None or view.breaker == CLEAN):
+            return
+        self._news[engine_id].append(News(verdict.health, f"{outcome.code} {outcome.text}".strip(), verdict.pause))
+        self._hears.set()
+
+    def _settle(self, settlement: Settlement) -> None:
+        self._in_hand[settlement.batch] -= 1
+        self._ledger.settle(settlement)
+
+    async def _refresh_pools(self) -> None:
+        for pool_id in list(self._pools):
+            self._pools[pool_id] = await self._database.ask(engine_state.pool_view, pool_id)

@@ -1,0 +1,120 @@
+"""Reads environment variables, one typed question at a time, and remembers what was wrong with the answers.
+
+A bad value is not raised here: it is kept as a Problem, the setting gets a harmless value, and `outreach.checks`
+stops the process with every problem at once. Knows nothing of what the settings are for.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import environ
+from cryptography.fernet import Fernet
+
+TRUE = {"1", "true", "yes", "on"}
+FALSE = {"0", "false", "no", "off", ""}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One variable that cannot be used: its name, what was expected, and what to do."""
+
+    variable: str
+    expected: str
+    hint: str = ""
+
+
+class Environment:
+    """The process environment, over the values of a `.env` file when there is one."""
+
+    def __init__(self, dotenv: Path | None = None) -> None:
+        self.problems: list[Problem] = []
+        if dotenv and dotenv.exists():
+            environ.Env.read_env(dotenv, overwrite=False)
+        self._values = environ.Env.ENVIRON
+
+    def _reject(self, name: str, expected: str, hint: str = "") -> None:
+        self.problems.append(Problem(name, expected, hint))
+
+    def text(self, name: str, default: str = "") -> str:
+        return self._values.get(name, default).strip()
+
+    def secret(self, name: str, hint: str) -> str:
+        """A value that must be there; no default works."""
+        value = self.text(name)
+        if not value:
+            self._reject(name, "a secret value; it is not set", hint)
+        return value
+
+    def boolean(self, name: str, default: bool) -> bool:
+        raw = self.text(name, str(default)).lower()
+        if raw not in TRUE | FALSE:
+            self._reject(name, f"true or false, not {raw!r}")
+            return default
+        return raw in TRUE
+
+    def whole(self, name: str, default: int, low: int, high: int) -> int:
+        raw = self.text(name) or str(default)
+        if not re.fullmatch(r"-?\d{1,12}", raw) or not low <= int(raw) <= high:
+            self._reject(name, f"a whole number from {low} to {high}, not {raw!r}")
+            return default
+        return int(raw)
+
+    def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
+        raw = self.text(name) or default
+        if raw not in choices:
+            self._reject(name, f"one of {', '.join(choices)}, not {raw!r}")
+            return default
+        return raw
+
+    def listed(self, name: str, default: str = "") -> list[str]:
+        """Values parted by commas."""
+        return [part.strip() for part in self.text(name, default).split(",") if part.strip()]
+
+    def url(self, name: str, default: str, schemes: tuple[str, ...]) -> str:
+        raw = self.text(name) or default
+        if raw and (not raw.partition("://")[1] or raw.partition("://")[0] not in schemes):
+            # The value may hold a password, so it is not repeated.
+            self._reject(name, f"a URL that starts with {' or '.join(s + '://' for s in schemes)}")
+            return default
+        return raw
+
+    def database(self, name: str, default: str) -> dict:
+        """A Django database configuration from a URL."""
+        url = self.url(name, default, ("sqlite", "postgres", "postgresql"))
+        try:
+            return environ.Env.db_url_config(url)
+        except (ValueError, TypeError):
+            self._reject(name, "a database URL such as postgres://user:password@host:5432/name")
+            return environ.Env.db_url_config(default)
+
+    def fernet_keys(self, name: str, hint: str) -> list[str]:
+        """Fernet keys parted by commas: the first encrypts, all decrypt."""
+        keys = self.listed(name)
+        if not keys:
+            self._reject(name, "one or more Fernet keys; it is not set", hint)
+        for position, key in enumerate(keys, 1):
+            try:
+                Fernet(key)
+            except ValueError:
+                self._reject(name, f"Fernet keys (32 bytes in URL-safe base64); key {position} is not one", hint)
+                return []
+        return keys
+
+    def named_urls(self, name: str, schemes: tuple[str, ...]) -> dict[str, str]:
+        """A JSON object from names to URLs."""
+        raw = self.text(name) or "{}"
+        expected = f'a JSON object such as {{"crm": "{schemes[0]}://reader:secret@db.example/crm"}}'
+        try:
+            found = json.loads(raw)
+        except ValueError:
+            found = None
+        good = isinstance(found, dict) and all(
+            re.fullmatch(r"[a-z][a-z0-9_-]{0,49}", key) and isinstance(url, str) and url.partition("://")[0] in schemes
+            for key, url in found.items()
+        )
+        if not good:
+            self._reject(name, f"{expected}; names in lower case, URLs of {' or '.join(schemes)}")
+            return {}
+        return found

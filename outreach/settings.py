@@ -1,0 +1,169 @@
+"""Django's settings. The only module that reads the environment; `.env.example` lists every variable."""
+
+import secrets
+from pathlib import Path
+
+from outreach.environment import Environment
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+KEYS_HINT = "Run `make env`: it writes a .env file with fresh keys."
+
+env = Environment(BASE_DIR / ".env")
+
+DEBUG = env.boolean("DEBUG", False)
+# A missing key is an error of `outreach.checks`; until that speaks, a key of this process alone keeps Django loading.
+SECRET_KEY = env.secret("SECRET_KEY", KEYS_HINT) or secrets.token_urlsafe(50)
+ALLOWED_HOSTS = env.listed("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+CSRF_TRUSTED_ORIGINS = env.listed("CSRF_TRUSTED_ORIGINS")
+VAR_DIR = Path(env.text("OUTREACH_VAR_DIR") or BASE_DIR / "var")
+
+INSTALLED_APPS = [
+    "unfold",
+    "unfold.contrib.filters",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "django_filters",
+    "django_q",
+    "delivery",
+    "campaigns",
+    "outreach",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "outreach.urls"
+WSGI_APPLICATION = "outreach.wsgi.application"
+ASGI_APPLICATION = "outreach.asgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+
+def database() -> dict:
+    """The default database. A worker keeps its connections, and SQLite is set so that many processes may write."""
+    config = env.database("DATABASE_URL", f"sqlite:///{VAR_DIR / 'outreach.sqlite3'}")
+    config |= {"CONN_MAX_AGE": 600, "CONN_HEALTH_CHECKS": True}
+    if "sqlite" in config["ENGINE"]:
+        config["OPTIONS"] = {
+            # A deferred transaction that turns into a writer fails at once when another one writes; an immediate waits.
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 20,
+            # FULL: a commit is on the disk before it returns. The mark before a hand-over must survive a power cut, and
+            # group commit makes the price one fsync for some hundred deliveries.
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-65536",
+        }
+        # The worker has threads with connections of their own; a database in memory would lock them out.
+        config["TEST"] = {"NAME": str(VAR_DIR / "test.sqlite3")}
+    return config
+
+
+DATABASES = {"default": database()}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+]
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = env.text("TIME_ZONE") or "UTC"
+USE_I18N = True
+USE_TZ = True
+
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+}
+DATA_UPLOAD_MAX_MEMORY_SIZE = 10 * 1024 * 1024
+
+PUBLIC_URL = env.url("OUTREACH_PUBLIC_URL", "", ("https", "http")).rstrip("/")
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_URL.startswith("https://")
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.boolean("BEHIND_HTTPS_PROXY", False) else None
+X_FRAME_OPTIONS = "DENY"
+
+# How long a worker may be silent before its deliveries are taken from it.
+LEASE_SECONDS = env.whole("OUTREACH_LEASE_SECONDS", 30, 5, 600)
+WORKERS = env.whole("OUTREACH_WORKERS", 2, 1, 64)
+
+OUTREACH = {
+    "SECRET_KEYS": env.fernet_keys("OUTREACH_SECRET_KEYS", KEYS_HINT),
+    "PUBLIC_URL": PUBLIC_URL,
+    "LEASE_SECONDS": LEASE_SECONDS,
+    "AUDIENCE_DATABASES": env.named_urls("OUTREACH_AUDIENCE_DATABASES", ("postgres", "postgresql", "sqlite")),
+    "OUTPUT_DIR": Path(env.text("OUTREACH_OUTPUT_DIR") or BASE_DIR / "output"),
+    "LISTED_PROBLEMS": env.whole("OUTREACH_LISTED_PROBLEMS", 1000, 10, 100_000),
+}
+
+# Every value here answers one of django-q2's traps; docs/architecture.md says which.
+Q_CLUSTER = {
+    "name": "outreach",
+    "orm": "default",
+    "workers": WORKERS,
+    "timeout": 120,
+    "retry": 180,
+    "queue_limit": 1,
+    "bulk": 1,
+    "poll": 0.2,
+    "recycle": 0,
+    "save_limit": -1,
+    "ack_failures": True,
+    "max_attempts": 1,
+    "catch_up": False,
+    "guard_cycle": 0.5,
+    "log_level": "INFO",
+}
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.DjangoModelPermissions"],
+}
+
+LOG_LEVEL = env.choice("OUTREACH_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "loggers": {
+        "campaigns": {"handlers": ["console"], "level": LOG_LEVEL, "propagate": False},
+        "delivery": {"handlers": ["console"], "level": LOG_LEVEL, "propagate": False},
+        "outreach": {"handlers": ["console"], "level": LOG_LEVEL, "propagate": False},
+    },
+}
+
+ENVIRONMENT_PROBLEMS = tuple(env.problems)
