@@ -11,7 +11,8 @@ from typing import Self
 
 from campaigns.audiences.exceptions import AudienceRefused
 
-ADDRESS_FIELDS = ("email", "address", "e-mail", "mail")  # in order of preference
+# In order of preference; "address" last, because beside one of the others it is a postal one.
+ADDRESS_FIELDS = ("email", "e-mail", "mail", "address")
 NAME_FIELD = "name"
 
 MAX_LISTED = 30  # headings that a message names

@@ -49,7 +49,7 @@ class Audience(models.Model):
     contact_list = models.ForeignKey(ContactList, on_delete=models.PROTECT, null=True, blank=True)
     connection = models.CharField(max_length=50, blank=True, help_text="SQL: a name from OUTREACH_AUDIENCE_DATABASES.")
     query = models.TextField(blank=True, help_text="SQL: one SELECT. Its columns are the template's variables.")
-    address_field = models.CharField(max_length=100, blank=True, help_text="Empty: email, address, e-mail or mail.")
+    address_field = models.CharField(max_length=100, blank=True, help_text="Empty: email, e-mail, mail or address.")
     name_field = models.CharField(max_length=100, blank=True, help_text="Empty: name, if there is such a column.")
     delimiter = models.CharField(max_length=1, blank=True, help_text="CSV: empty to detect it.")
     encoding = models.CharField(max_length=20, blank=True, help_text="CSV: empty for UTF-8 or UTF-16 with a mark.")

@@ -20,7 +20,7 @@ from delivery.templating.names import Names, find_names
 from delivery.templating.problem import TemplateProblem, describe_part
 from delivery.templating.sandbox import HTML, PLAIN, BoundedEnvironment, UnknownName, meter
 
-MAX_SOURCE = 1_000_000  # characters of one part's template; mail programs cut a mail at a tenth of that
+MAX_SOURCE = 500_000  # characters of one part's template; Gmail cuts a mail at a fifth of that
 MAX_NODES = 20_000  # of Jinja's syntax tree, about ten for a tag; compiling takes some 50 µs for each
 _MAX_REASON = 300  # characters of Python's own words that are passed on; they may quote the data at length
 
@@ -212,10 +212,14 @@ class _Part:
 
     def _explain_unknown(self, error: UnknownName, line: int, data: Mapping[str, object]) -> TemplateProblem:
         """Finds the whole dotted path again: Jinja knows only its last name."""
-        last = f".{error.name}"
-        uses = [(abs(at - line), at, path) for path, at in self.names.paths if f".{path}".endswith(last)]
+        at_top = error.owner is missing
+        uses = [
+            (abs(at - line), at, path)
+            for path, at in self.names.paths
+            if (path == error.name if at_top else path.endswith(f".{error.name}"))
+        ]
         _, line, path = min(uses, default=(0, line, str(error.name)))
-        owner = data if error.owner is missing else error.owner
+        owner = data if at_top else error.owner
         suggestion = _suggest(str(error.name), owner) if isinstance(owner, Mapping) else ""
         return self._problem(
             line,

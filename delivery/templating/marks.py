@@ -85,8 +85,8 @@ def _pieces(source: str) -> Iterator[tuple[str, str]]:
     has stripped it already, and in the text they would eat the line breaks made there."""
     kind = "data"
     collected: list[str] = []
-    for _, token, value in HTML.lex(source):
-        opened, _, edge = token.rpartition("_")
+    for _, piece, value in HTML.lex(source):
+        opened, _, edge = piece.rpartition("_")
         if edge == "begin" and opened in ("block", "variable", "comment"):
             kind, collected = opened, [value.rstrip("-+")]
         elif edge == "end" and opened == kind:
@@ -95,5 +95,5 @@ def _pieces(source: str) -> Iterator[tuple[str, str]]:
             kind = "data"
         elif kind != "data":
             collected.append(value)
-        elif token == "data":
+        elif piece == "data":
             yield kind, value

@@ -58,9 +58,9 @@ def _defined_if(test: nodes.Node | None, outcome: bool) -> Known:
     if isinstance(test, (nodes.And, nodes.Or)):
         left, right = _defined_if(test.left, outcome), _defined_if(test.right, outcome)
         return left | right if isinstance(test, nodes.And) is outcome else left & right
-    if isinstance(test, nodes.Test) and isinstance(test.node, nodes.Name):
-        if test.name == ("defined" if outcome else "undefined"):
-            return frozenset({test.node.name})
+    guard = "defined" if outcome else "undefined"
+    if isinstance(test, nodes.Test) and test.name == guard and isinstance(test.node, nodes.Name):
+        return frozenset({test.node.name})
     return frozenset()
 
 
@@ -137,9 +137,7 @@ class _Reader:
 
     def expression(self, node: nodes.Node, known: Known) -> None:
         """Reads one expression."""
-        if isinstance(node, nodes.Name) and node.ctx == "load":
-            self._use(node, known)
-        elif isinstance(node, nodes.NSRef):
+        if isinstance(node, nodes.NSRef) or (isinstance(node, nodes.Name) and node.ctx == "load"):
             self._use(node, known)
         elif isinstance(node, (nodes.And, nodes.Or)):
             self.expression(node.left, known)

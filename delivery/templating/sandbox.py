@@ -30,7 +30,7 @@ _NODES_PER_STEP = 8
 
 
 class UnknownName(UndefinedError):
-    """A template used a name that is not in the data. `owner` is the value it was looked for in, `missing` at the top."""
+    """A template used a name that is not in the data. `owner`: the value it was looked for in, or `missing`."""
 
     def __init__(self, message: str, name: object, owner: object) -> None:
         super().__init__(message)
@@ -130,7 +130,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
     def call(self, context: BoundedContext, obj: Any, /, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """Every call that a template makes. What is not named here cannot be called."""
         budget = context.budget
-        budget.charge(1)
+        budget.charge(1 + len(args))
         for argument in args:
             budget.weigh(argument)
         if kwargs:

@@ -186,8 +186,12 @@ class _Session:
     # ---- leasing and routing ----
 
     async def _work(self) -> None:
+        looked_at = 0.0
+        batches: list[BatchView] = []
         while not self._stop.is_set():
-            batches = await self._database.ask(open_batches, self._only)
+            if not batches or time.monotonic() - looked_at > LOOK_AGAIN:
+                batches = await self._database.ask(open_batches, self._only)
+                looked_at = time.monotonic()
             if not batches and self._until_done and not self._in_hand.total():
                 return
             leased = 0

@@ -36,21 +36,26 @@ class ConnectionLimit:
 
     def halve(self, now: float) -> None:
         """The server wants fewer."""
-        if now - self._halved_at >= ONE_EVENT:
-            self._base = max(1, self.allowed(now) // 2)
+        if now - self._halved_at < ONE_EVENT:
+            self.lower(self._most, now)
+        else:
+            self.lower(self.allowed(now) // 2, now)
             self._halved_at = now
+
+    def lower(self, number: int, now: float) -> None:
+        """No more than that many could be had."""
+        self._base = max(1, min(self.allowed(now), number))
         self._since = now
 
 
 class Job(Transaction):
     """A transaction somebody waits for."""
 
-    __slots__ = ("future", "repeated")
+    __slots__ = ("future",)
 
     def __init__(self, sender: str, recipient: str, content: bytes, future: "asyncio.Future[Outcome]") -> None:
         super().__init__(sender, recipient, content)
         self.future = future
-        self.repeated = False
 
     def resolve(self, outcome: Outcome) -> None:
         """Tells who waits, if anybody still does."""
@@ -106,8 +111,9 @@ class Pool:
     def finished(self, connection: Connection, event: Finished) -> None:
         """An envelope has its outcome, or has to be repeated where it never arrived."""
         job = event.transaction
-        if event.hung_up and connection.kept and not job.repeated and not self._closed:
-            job.repeated = True
+        # On a new connection, whose first it then is, this cannot happen to it again: `kept` would be False. Elsewhere
+        # it can, but every kept connection has answered for another envelope, so that there is an end to it.
+        if event.hung_up and connection.kept and not self._closed:
             self._stranded.append(job)
         else:
             job.resolve(event.outcome)
@@ -126,12 +132,12 @@ class Pool:
 
     def ended(self, connection: Connection, event: Ended) -> None:
         """A connection is of no more use."""
+        if event.by_421:
+            self._limit.halve(self._loop.time())
         self._leaving.discard(connection)
         if connection in self._open:
             self._open.remove(connection)
-        if event.by_421:
-            self._limit.halve(self._loop.time())
-        self._open_more()
+            self._open_more()
 
     # Connections and jobs
 
@@ -211,6 +217,7 @@ class Pool:
             self._barred = outcome
             self._barred_until = self._loop.time() + self._settings.login_pause
         elif self._open or self._opening:
+            self._limit.lower(len(self._open) + len(self._opening), self._loop.time())
             if not self._opening:
                 self._make_do()
             return

@@ -41,7 +41,8 @@ class SmtpSettings:
 
     `security`: "starttls" never goes on in clear text, "tls" is TLS from the first byte. `ca_file` replaces the
     system's authorities, for a private one. `password` is the access token when `auth` is "xoauth2".
-    `helo_name`: "" announces this host's full name, or its address where it has none. `max_messages_per_connection`: 0 is no limit.
+    `helo_name`: "" announces this host's full name, or its address where it has none.
+    `max_messages_per_connection`: 0 is no limit. `max_connection_age` is in seconds.
     `quiet_period`: seconds without a 421 after which one more connection is allowed again.
     `login_pause`: seconds in which nothing is tried after a refusal that waits for a person; a login tried again and
     again locks the account.
