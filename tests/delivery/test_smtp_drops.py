@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+import uvloop
 
 from delivery.core.envelope import Envelope, Frame, Kind, Mailbox
 from delivery.engines.smtp import SmtpEngine, SmtpSettings, Timeouts
@@ -30,10 +31,10 @@ def settings(server, **changes):
     return SmtpSettings(**{"host": "127.0.0.1", "port": server.port, "security": "none", "timeouts": PATIENT} | changes)
 
 
-def send(server, rounds, bodies=1, **changes):
+def send(server, rounds, bodies=1, run=asyncio.run, **changes):
     """Sends each round's envelopes at once, one round after the other: the outcomes by recipient, in order."""
 
-    async def run():
+    async def story():
         engine = SmtpEngine(settings(server, **changes), lambda envelope: build(envelope, bodies))
         outcomes = {}
         for recipients in rounds:
@@ -42,7 +43,7 @@ def send(server, rounds, bodies=1, **changes):
         await engine.close()
         return outcomes
 
-    return asyncio.run(asyncio.wait_for(run(), 30))
+    return run(asyncio.wait_for(story(), 30))
 
 
 def agree(server, outcomes):
@@ -84,9 +85,10 @@ def test_a_connection_dropped_in_a_content_that_had_left_whole_leaves_it_unknown
 
 @pytest.mark.parametrize("at", ["go", "content"])
 @pytest.mark.parametrize("how", ["drop", "reset"])
-def test_a_connection_dropped_while_the_end_of_a_content_is_still_here_accepted_nothing(at, how):
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_connection_dropped_while_the_end_of_a_content_is_still_here_accepted_nothing(at, how, run):
     with serving(faults=[{"at": at, how: True}]) as server:
-        outcomes = send(server, [[ONE, TWO]], max_connections=1, bodies=20000)
+        outcomes = send(server, [[ONE, TWO]], max_connections=1, bodies=20000, run=run)
 
         assert [outcome.kind for outcome in outcomes.values()] == [Kind.TRANSIENT, Kind.TRANSIENT]
         agree(server, outcomes)
@@ -94,9 +96,10 @@ def test_a_connection_dropped_while_the_end_of_a_content_is_still_here_accepted_
 
 @pytest.mark.parametrize("accept", [True, False])
 @pytest.mark.parametrize("pipelining", [True, False])
-def test_a_connection_dropped_after_the_dot_leaves_one_envelope_unknown(pipelining, accept):
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_connection_dropped_after_the_dot_leaves_one_envelope_unknown(pipelining, accept, run):
     with serving(pipelining=pipelining, faults=[{"at": "dot", "drop": True, "accept": accept}]) as server:
-        outcomes = send(server, [[ONE, TWO]], max_connections=1)
+        outcomes = send(server, [[ONE, TWO]], max_connections=1, run=run)
 
         assert [outcome.kind for outcome in outcomes.values()] == [Kind.UNKNOWN, Kind.TRANSIENT]
         assert server.recipients == [ONE] * accept

@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -64,14 +65,14 @@ def settings(server, **changes):
     return SmtpSettings(**{"host": "localhost", "port": server.port, "security": "none"} | changes)
 
 
-def send(settings, times=1):
-    async def run():
+def send(settings, times=1, run=asyncio.run):
+    async def story():
         engine = SmtpEngine(settings, lambda envelope: b"Subject: x\r\n\r\nhello\r\n")
         outcomes = await asyncio.gather(*(engine.send([ENVELOPE]) for _ in range(times)))
         await engine.close()
         return [outcome for [outcome] in outcomes]
 
-    return asyncio.run(asyncio.wait_for(run(), 30))
+    return run(asyncio.wait_for(story(), 30))
 
 
 def check(settings):
@@ -86,12 +87,13 @@ def tls(certificates, name, security):
 LOGIN = {"username": "user", "password": SECRET}
 
 
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 @pytest.mark.parametrize("security", ["starttls", "tls"])
-def test_a_mail_goes_over_tls_with_a_login(certificates, security):
+def test_a_mail_goes_over_tls_with_a_login(certificates, security, run):
     with serving(auth="PLAIN", **LOGIN, **tls(certificates, "localhost", security)) as server:
         wanted = settings(server, security=security, ca_file=certificates["localhost"][0], **LOGIN)
 
-        assert [outcome.kind for outcome in send(wanted, times=5)] == [Kind.ACCEPTED] * 5
+        assert [outcome.kind for outcome in send(wanted, times=5, run=run)] == [Kind.ACCEPTED] * 5
         assert check(wanted) == []
         assert len(server.accepted) == 5
         assert server.lines("login")[0]["right"] is True
@@ -281,6 +283,7 @@ def test_good_settings_have_no_problems():
         ({"host": ""}, "host name is missing"),
         ({"host": "smtp://x"}, "not a host name"),
         ({"host": "a b"}, "not a host name"),
+        ({"host": "a" * 64}, "not a host name"),
         ({"port": 0}, "between 1 and 65535"),
         ({"port": 65536}, "between 1 and 65535"),
         ({"security": "ssl"}, "starttls"),

@@ -92,6 +92,7 @@ def test_aiosmtpd_gets_each_mail_as_it_was_built(mailboxes, run):
     }
 
 
+@pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
 @pytest.mark.parametrize(("password", "kind"), [("right", Kind.ACCEPTED), ("wrong", Kind.ENGINE)])
 @pytest.mark.parametrize("mechanism", ["plain", "login"])
 def test_aiosmtpd_judges_the_login(mailboxes, mechanism, password, kind):

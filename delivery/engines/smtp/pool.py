@@ -70,7 +70,7 @@ class Pool:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._limit = ConnectionLimit(settings.max_connections, settings.quiet_period)
-        self._open: list[Connection] = []
+        self._open: dict[Connection, None] = {}  # in the order in which they last had an outcome
         self._leaving: set[Connection] = set()  # those that say goodbye
         self._opening: set[asyncio.Task[None]] = set()
         self._waiting: deque[Job] = deque()
@@ -110,6 +110,10 @@ class Pool:
 
     def finished(self, connection: Connection, event: Finished) -> None:
         """An envelope has its outcome, or has to be repeated where it never arrived."""
+        if connection in self._open:
+            # To the end: the tasks that outcomes wake come in this order with their next envelopes, each then finds the
+            # connection that woke it, and its commands go into the block that is about to be written there.
+            self._open[connection] = self._open.pop(connection)
         job = event.transaction
         # On a new connection, whose first it then is, this cannot happen to it again: `kept` would be False. Elsewhere
         # it can, but every kept connection has answered for another envelope, so that there is an end to it.
@@ -125,7 +129,7 @@ class Pool:
     def expired(self, connection: Connection) -> None:
         """Retires a connection that has nothing to do."""
         if connection in self._open:
-            self._open.remove(connection)
+            del self._open[connection]
             self._leaving.add(connection)
             connection.quit()
             self._open_more()
@@ -136,7 +140,7 @@ class Pool:
             self._limit.halve(self._loop.time())
         self._leaving.discard(connection)
         if connection in self._open:
-            self._open.remove(connection)
+            del self._open[connection]
             self._open_more()
 
     # Connections and jobs
@@ -206,7 +210,7 @@ class Pool:
         else:
             self._proven = True
             self._barred = None
-            self._open.append(task.result())
+            self._open[task.result()] = None
             self._fill(task.result())
             self._open_more()
 

@@ -90,7 +90,7 @@ def _server(settings: SmtpSettings) -> list[str]:
     problems = []
     if not settings.host:
         problems.append("The host name is missing.")
-    elif "/" in settings.host or not _is_word(settings.host):
+    elif not _is_host(settings.host):
         problems.append(f"“{settings.host}” is not a host name: give it alone, like smtp.example.com.")
     if not 1 <= settings.port <= 65535:
         problems.append(f"The port must be between 1 and 65535, not {settings.port}.")
@@ -132,6 +132,14 @@ def _connections(settings: SmtpSettings) -> list[str]:
     if settings.login_pause < 0:
         problems.append("The login pause cannot be negative.")
     return problems
+
+
+def _is_host(name: str) -> bool:
+    try:
+        name.encode("idna")  # as the resolver will
+    except UnicodeError:
+        return False
+    return "/" not in name and _is_word(name)
 
 
 def _is_word(name: str) -> bool:
