@@ -1,7 +1,7 @@
 """django-q2's cluster, made safe to kill.
 
-What it does otherwise: a worker killed with -9 may take a queue's lock with it, and the whole cluster stands still while
-it looks alive; a killed head leaves its children running; a signal to the process group kills workers in the middle of
+What it does otherwise: a worker killed with -9 may take a queue's lock with it, and the whole cluster stands still but
+looks alive; a killed head leaves its children running; a signal to the process group kills workers in the middle of
 a task; a stop has no bound. Here any child that a signal ended brings the whole set down and a new one up, children die
 with their parent, only the head listens to signals, and a stop ends after GRACE at the latest.
 """
@@ -89,8 +89,13 @@ class _Cluster(Cluster):
     def __init__(self, note: Callable[[int, object], None]) -> None:
         super().__init__()
         self._note = note
+        self._stopping = False
 
     def sig_handler(self, signum: int, frame: object) -> None:
+        # A second signal would run this inside itself, and wait for a lock that the first one holds.
+        if self._stopping:
+            return
+        self._stopping = True
         self._note(signum, frame)
         super().sig_handler(signum, frame)
 

@@ -31,7 +31,8 @@ def work_on(run_id: int) -> None:
 
 def _stop_when_draining(pumping: Pump, database: Database) -> asyncio.Task[None]:
     async def watch() -> None:
-        while not drain.begun():  # a byte that another process sets: there is no event to wait for
+        # Another process sets a byte: there is no event to wait for.
+        while not drain.begun():  # noqa: ASYNC110
             await asyncio.sleep(0.2)
         pumping.stop.set()
 

@@ -272,13 +272,13 @@ def _structured_words(name: str, value: str) -> list[Word]:
     must be encoded are joined, as the gap between two encoded-words is not part of the text (RFC 2047 §6.2)."""
     words: list[Word] = []
     for gap, word in _WORD.findall(value):
-        if len(word) > LONGEST_WORD:
-            raise ValueError(f"header {name} has a word of {len(word)} characters; {LONGEST_WORD} fit in a line")
         encoded = not word.isascii() or "=?" in word or len(gap) > LONGEST_GAP
         if encoded and words and words[-1][2]:
             words[-1] = (words[-1][0], words[-1][1] + gap + word, True)
         elif encoded:
             words.append((" ", gap[1:] + word, True))
+        elif len(word) > LONGEST_WORD:
+            raise ValueError(f"header {name} has a word of {len(word)} characters; {LONGEST_WORD} fit in a line")
         else:
             words.append((gap, word, False))
     return words

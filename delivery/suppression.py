@@ -1,4 +1,4 @@
-"""The door to suppressions: how an address comes to be suppressed. The gate stands in `delivery.queue.outcomes.mark`."""
+"""The door to suppressions: how an address gets there. The gate stands in `delivery.queue.outcomes.mark`."""
 
 from delivery.addresses import identity, normalise
 from delivery.models import Suppression, SuppressionReason

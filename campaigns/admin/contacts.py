@@ -12,7 +12,7 @@ from unfold.decorators import display
 
 from campaigns.models import Contact, ContactList
 from delivery.admin.address_form import AddressForm
-from delivery.admin.address_search import by_address
+from delivery.admin.address_search import AddressSearch
 from delivery.admin.keyset import KeysetList
 
 
@@ -37,19 +37,14 @@ class ContactListAdmin(ModelAdmin):
 
 
 @admin.register(Contact)
-class ContactAdmin(KeysetList, ModelAdmin):
+class ContactAdmin(AddressSearch, KeysetList, ModelAdmin):
     form = AddressForm
     list_display = ("address", "name", "list_name", "created_at")
     list_filter = ("contact_list",)
     list_select_related = ("contact_list",)
-    search_fields = ("identity",)
-    search_help_text = "An address, or its beginning"
     autocomplete_fields = ("contact_list",)
     empty_hint = "There are no contacts yet. Add a contact list first, then its contacts."
     fields = ("contact_list", "address", "name", "attributes")
-
-    def get_search_results(self, request: HttpRequest, queryset: QuerySet, search_term: str) -> tuple[QuerySet, bool]:
-        return (by_address(queryset, search_term) if search_term else queryset), False
 
     @display(description="List")
     def list_name(self, contact: Contact) -> str:

@@ -43,6 +43,10 @@ class TemplateAdmin(ModelAdmin):
             sets.append(("Words", {"fields": WORDS, "description": self.words_help}))
         return sets
 
+    def has_delete_permission(self, request: HttpRequest, obj: Template | None = None) -> bool:
+        # Its versions are the record of what was sent, and are never deleted.
+        return False
+
     def save_related(self, request: HttpRequest, form: ModelForm, formsets: list, change: bool) -> None:
         super().save_related(request, form, formsets, change)
         words = {part: form.cleaned_data[part] for part in WORDS}

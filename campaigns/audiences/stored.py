@@ -12,7 +12,7 @@ from django.db import connection, transaction
 from campaigns.audiences.contact_list import Contact as ContactValue
 from campaigns.audiences.contact_list import ContactListSource
 from campaigns.audiences.csv_file import CsvSource
-from campaigns.audiences.exceptions import AudienceError, AudienceRefused
+from campaigns.audiences.exceptions import AudienceError, AudienceRefused, AudienceUnreachable
 from campaigns.audiences.rows import Source
 from campaigns.audiences.sql_check import check_query
 from campaigns.audiences.sql_connection import SqlConnection
@@ -139,11 +139,14 @@ def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def read_upload(upload: Upload) -> Iterator[bytes]:
-    """The file, piece by piece."""
-    position = 0
-    while True:
+    """The file, piece by piece. Raises AudienceUnreachable when another takes its place meanwhile: what was read by
+    then must not pass for the whole."""
+    position = octets = 0
+    while octets < upload.size:
         chunk = UploadChunk.objects.filter(upload=upload, position=position).first()
         if chunk is None:
-            return
-        yield zlib.decompress(bytes(chunk.content))
+            raise AudienceUnreachable(f"the file {upload.filename}", "it was replaced while it was read", "Start again")
+        piece = zlib.decompress(bytes(chunk.content))
+        yield piece
+        octets += len(piece)
         position += 1

@@ -45,3 +45,6 @@ class TemplateVersion(models.Model):
         if not self._state.adding:
             raise TypeError("A template version is never changed; save the template again to make a new one.")
         super().save(*args, **kwargs)
+
+    def delete(self, *args: object, **kwargs: object) -> None:
+        raise TypeError("A template version is never deleted; it is the record of what was sent.")

@@ -2,6 +2,7 @@
 
 from django.db import connection
 from django.db.models import QuerySet
+from django.http import HttpRequest
 
 from delivery.addresses import ImpossibleAddress, identity, normalise
 
@@ -31,3 +32,16 @@ def _as_stored(wanted: str) -> str:
         return identity(normalise(wanted))
     except ImpossibleAddress:
         return wanted
+
+
+class AddressSearch:
+    """Mixed into a ModelAdmin whose model has an `identity`: its search box takes an address."""
+
+    search_fields = ("identity",)
+
+    @property
+    def search_help_text(self) -> str:
+        return "An address, or its beginning" if compares_by_bytes() else "A whole address"
+
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet, search_term: str) -> tuple[QuerySet, bool]:
+        return (by_address(queryset, search_term) if search_term.strip() else queryset), False

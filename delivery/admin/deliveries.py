@@ -4,14 +4,14 @@ from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.core.exceptions import ObjectDoesNotExist
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import display
 
-from delivery.admin.address_search import by_address
+from delivery.admin.address_search import AddressSearch
 from delivery.admin.instants import shown_instant
 from delivery.admin.keyset import KeysetList
 from delivery.admin.readonly import ReadOnly
@@ -112,12 +112,10 @@ class FailureInline(ReadOnly, TabularInline):
 
 
 @admin.register(Delivery)
-class DeliveryAdmin(KeysetList, ReadOnly, ModelAdmin):
+class DeliveryAdmin(AddressSearch, KeysetList, ReadOnly, ModelAdmin):
     list_display = ("address", "state_badge", "batch_label", "engine_name", "attempts", "answer", "settled_at")
     list_filter = (BatchFilter, StateFilter)
     list_before_template = "admin/delivery/delivery/hint.html"
-    search_fields = ("identity",)
-    search_help_text = "An address, or its beginning"
     empty_hint = "Deliveries appear here when a run begins to send: one for each recipient and message."
     inlines = (FailureInline,)
     fieldsets = (
@@ -131,12 +129,14 @@ class DeliveryAdmin(KeysetList, ReadOnly, ModelAdmin):
         ("The recipient's data", {"fields": ("data",)}),
     )
 
+    def changelist_view(self, request: HttpRequest, extra_context: dict | None = None) -> HttpResponse:
+        bounded = STATE_PARAMETER in request.GET and BATCH_PARAMETER not in request.GET
+        window = {"window": f"{WINDOW:,}" if bounded else ""}
+        return super().changelist_view(request, {**(extra_context or {}), **window})
+
     def get_queryset(self, request: HttpRequest) -> QuerySet:
         # Two small queries and no join, which could lead the planner away from the primary key.
         return super().get_queryset(request).prefetch_related("batch", "engine")
-
-    def get_search_results(self, request: HttpRequest, queryset: QuerySet, search_term: str) -> tuple[QuerySet, bool]:
-        return (by_address(queryset, search_term) if search_term else queryset), False
 
     @display(description="State", label=STATE_COLOURS)
     def state_badge(self, delivery: Delivery) -> str:

@@ -1,26 +1,23 @@
 """The list of addresses that must not be mailed: searched, added to by hand, taken from."""
 
 from django.contrib import admin
-from django.db.models import QuerySet
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
 from delivery.admin.address_form import AddressForm
-from delivery.admin.address_search import by_address
+from delivery.admin.address_search import AddressSearch
 from delivery.admin.keyset import KeysetList
 from delivery.models import Suppression
 
 
 @admin.register(Suppression)
-class SuppressionAdmin(KeysetList, ModelAdmin):
+class SuppressionAdmin(AddressSearch, KeysetList, ModelAdmin):
     """Rows are added and deleted, never changed: another address is another row."""
 
     form = AddressForm
     list_display = ("address", "reason", "shown_scope", "source", "created_at")
     list_filter = ("reason",)
-    search_fields = ("identity",)
-    search_help_text = "An address, or its beginning"
     empty_hint = (
         "No address is suppressed. Hard bounces, complaints and unsubscribes are entered here by themselves; "
         "add by hand whom else must not be mailed."
@@ -29,9 +26,6 @@ class SuppressionAdmin(KeysetList, ModelAdmin):
 
     def has_change_permission(self, request: HttpRequest, obj: Suppression | None = None) -> bool:
         return False
-
-    def get_search_results(self, request: HttpRequest, queryset: QuerySet, search_term: str) -> tuple[QuerySet, bool]:
-        return (by_address(queryset, search_term) if search_term else queryset), False
 
     @display(description="Counts for")
     def shown_scope(self, suppression: Suppression) -> str:

@@ -60,6 +60,10 @@ class Candidate:
     last_engine: int | None = None
     pinned: bool = False  # only `last_engine` may be asked, because it may have the mail already
 
+    def given_up(self, end: End) -> End:
+        """`end`, unless an engine may have the mail already: that is not known, and never guessed."""
+        return End.UNCERTAIN if self.pinned else end
+
 
 @dataclass(frozen=True, slots=True)
 class Send:
@@ -82,9 +86,9 @@ def decide(
 ) -> Send | Wait | GiveUp:
     """Send by which engine, wait until when, or give up."""
     if candidate.deadline is not None and now > candidate.deadline:
-        return GiveUp(End.EXPIRED, "its deadline has passed")
+        return GiveUp(candidate.given_up(End.EXPIRED), "its deadline has passed")
     if not any(engine.sends_for(candidate.sender_domain) for engine in engines):
-        return GiveUp(End.DEAD, f"no engine of the pool may send for {candidate.sender_domain}")
+        return GiveUp(candidate.given_up(End.DEAD), f"no engine of the pool may send for {candidate.sender_domain}")
     choice = choose(
         engines,
         candidate.sender_domain,
@@ -95,8 +99,7 @@ def decide(
     if choice.engine is not None:
         return Send(choice.engine)
     if candidate.since is not None and now - candidate.since > retry.max_age:
-        end = End.UNCERTAIN if candidate.pinned else End.DEAD
-        return GiveUp(end, f"no engine was able for {retry.max_age}")
+        return GiveUp(candidate.given_up(End.DEAD), f"no engine was able for {retry.max_age}")
     return Wait(choice.at or now + NOBODY_ABLE)
 
 
@@ -153,9 +156,11 @@ def conclude(
         case Kind.TRANSIENT:
             health = Health.FAULT if outcome.faults_engine else Health.GOOD
             at = retry.next_at(tried, since, now, rng)
-            if at and outcome.faults_engine and alternatives:
+            if at and outcome.faults_engine and alternatives and not candidate.pinned:
                 at = now
-            return Verdict(tried, None if at else End.DEAD, at, pinned=candidate.pinned, health=health)
+            return Verdict(
+                tried, None if at else candidate.given_up(End.DEAD), at, pinned=candidate.pinned, health=health
+            )
 
 
 def _again_uncounted(
@@ -163,6 +168,6 @@ def _again_uncounted(
 ) -> Verdict:
     """Neither an attempt nor the recipient's fault: back to the queue, limited in time alone."""
     too_old = candidate.since is not None and now - candidate.since > retry.max_age
-    end = End.DEAD if too_old else None
+    end = candidate.given_up(End.DEAD) if too_old else None
     again_at = None if end else now
     return Verdict(candidate.attempts, end, again_at, pinned=candidate.pinned, health=health, pause=pause)

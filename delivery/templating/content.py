@@ -8,6 +8,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType, TracebackType
 
 from jinja2 import Template, nodes
@@ -22,6 +23,8 @@ from delivery.templating.sandbox import HTML, PLAIN, BoundedEnvironment, Unknown
 
 MAX_SOURCE = 500_000  # characters of one part's template; Gmail cuts a mail at a fifth of that
 MAX_NODES = 20_000  # of Jinja's syntax tree, about ten for a tag; compiling takes some 50 µs for each
+_MAX_NAME = 60  # characters, and
+_MAX_NAMES = 1000  # names that are looked through for a similar one: difflib is slow
 _MAX_REASON = 300  # characters of Python's own words that are passed on; they may quote the data at length
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -218,7 +221,7 @@ class _Part:
             for path, at in self.names.paths
             if (path == error.name if at_top else path.endswith(f".{error.name}"))
         ]
-        _, line, path = min(uses, default=(0, line, str(error.name)))
+        _, line, path = min(uses, default=(0, line, _shorten(str(error.name), _MAX_NAME)))
         owner = data if at_top else error.owner
         suggestion = _suggest(str(error.name), owner) if isinstance(owner, Mapping) else ""
         return self._problem(
@@ -229,11 +232,18 @@ class _Part:
 
 
 def _suggest(name: str, names: Iterable[object]) -> str:
-    close = difflib.get_close_matches(name, [known for known in names if isinstance(known, str)], 1)
+    if len(name) > _MAX_NAME:
+        return ""
+    known = [known for known in islice(names, _MAX_NAMES) if isinstance(known, str) and len(known) <= _MAX_NAME]
+    close = difflib.get_close_matches(name, known, 1)
     return f" (did you mean `{close[0]}`?)" if close else ""
 
 
 def _reason(error: Exception) -> str:
     # A SyntaxError of Python names a line of what Jinja generated, which nobody has seen.
     words = (error.msg if isinstance(error, SyntaxError) else str(error)).rstrip(".")
-    return words if len(words) <= _MAX_REASON else words[:_MAX_REASON] + "…"
+    return _shorten(words, _MAX_REASON)
+
+
+def _shorten(words: str, length: int) -> str:
+    return words if len(words) <= length else words[:length] + "…"

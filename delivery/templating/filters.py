@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from jinja2.defaults import DEFAULT_FILTERS, DEFAULT_TESTS
-from jinja2.exceptions import FilterArgumentError
-from jinja2.runtime import Context, markup_join, str_join
+from jinja2.exceptions import FilterArgumentError, TemplateRuntimeError
+from jinja2.runtime import Context, Undefined, markup_join, str_join
 from jinja2.utils import pass_context
 from markupsafe import escape, soft_str
 
@@ -155,7 +155,7 @@ def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     @pass_context
     def bounded(context: Context, value: Any, *args: Any, **kwargs: Any) -> Any:
         budget = context.budget
-        budget.charge(1)
+        budget.charge(1 + len(args))
         if growth:
             length = budget.weigh(value)
             budget.fits(growth * length)
@@ -254,4 +254,6 @@ def written(context: Context, value: Any) -> Any:
     if isinstance(value, CONTAINERS):
         budget.weigh(value)
         return written(context, str(value))
+    if callable(value) and not isinstance(value, Undefined):
+        raise TemplateRuntimeError(f"a {type(value).__name__} is not text: write `()` after it to call it")
     return value

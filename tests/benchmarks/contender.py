@@ -31,7 +31,7 @@ def csv_chunks(messages: int) -> Iterator[bytes]:
         yield text.getvalue().encode()
 
 
-def set_up(port: int, messages: int):  # noqa: ANN201  (models can only be named once Django is set up)
+def set_up(port: int, messages: int):
     """A workflow that sends the mix to an SMTP sink, and a queued run of it."""
     from campaigns.audiences.stored import store_upload
     from campaigns.authoring import save_version
@@ -54,7 +54,12 @@ def set_up(port: int, messages: int):  # noqa: ANN201  (models can only be named
     template = Template.objects.create(name="mix", slug="mix")
     save_version(template, subject=mix.SUBJECT, text=mix.TEXT, html=mix.HTML)
     workflow = Workflow.objects.create(
-        name="mix", slug="mix", audience=audience, pool=pool, from_name="Käthe Größer", from_address="news@outreach.example"
+        name="mix",
+        slug="mix",
+        audience=audience,
+        pool=pool,
+        from_name="Käthe Größer",
+        from_address="news@outreach.example",
     )
     Step.objects.create(workflow=workflow, template=template)
     return launch(workflow, trigger=Trigger.COMMAND, here=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pytest_django import SettingsWrapper
+from pytest_django import Settings
 
 from tests.sinks import ROOT
 
@@ -15,7 +15,7 @@ Manage = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def outreach(settings: SettingsWrapper) -> Callable[..., None]:
+def outreach(settings: Settings) -> Callable[..., None]:
     """Changes values of settings.OUTREACH for this test: `outreach(LISTED_PROBLEMS=2)`."""
 
     def change(**values: object) -> None:
@@ -33,7 +33,7 @@ def output_dir(outreach: Callable[..., None], tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def process_environment(transactional_db: None, settings: SettingsWrapper, output_dir: Path) -> dict[str, str]:
+def process_environment(transactional_db: None, settings: Settings, output_dir: Path) -> dict[str, str]:
     """The whole environment of a process that works on this test's database."""
     from django.db import connection
 

@@ -99,7 +99,7 @@ class Pool:
         for task in self._opening:
             task.cancel()
         connections = [*self._open, *self._leaving]
-        for connection in self._open:
+        for connection in list(self._open):
             connection.quit()
         if connections:
             await asyncio.wait([each.gone for each in connections], timeout=self._settings.timeouts.quit)
