@@ -3,10 +3,11 @@
 from django.db import transaction
 from django.utils import timezone
 
+from campaigns.initialize import discard
 from campaigns.models import Run, RunState
 from campaigns.transitions import move
 from campaigns.wake import wake
-from delivery import queue
+from delivery import owner, queue
 from delivery.models.batch import BatchState
 
 
@@ -29,7 +30,10 @@ def cancel(run: Run, by: str, why: str = "") -> None:
     """Nothing more goes out; what was not handed over ends as cancelled. Raises IllegalMove."""
     with transaction.atomic():
         move(run.pk, RunState.CANCELLED, by=by, why=why, ended_at=timezone.now())
-        batch = Run.objects.select_related("batch").get(pk=run.pk).batch
-        if batch and batch.state in (BatchState.OPEN, BatchState.HELD):
-            queue.cancel(batch.pk)
-            queue.finish_if_done(batch.pk)
+        run.refresh_from_db()
+        if run.batch and run.batch.state in (BatchState.OPEN, BatchState.HELD):
+            queue.cancel(run.batch_id)
+            queue.finish_if_done(run.batch_id)
+    # A process that initialises it sees that at its next chunk, and throws away what it wrote. Is there none?
+    if run.batch and run.batch.state == BatchState.FILLING and owner.is_gone(run.initializer):
+        discard(run)

@@ -51,23 +51,23 @@ def initialize(run_id: int, progress: Callable[[int], None] = lambda rows: None)
     if not claim_initializing(run_id, owner.name(), now + CLAIM, now, gone=gone):
         return False
     try:
-        _discard(run)
+        discard(run)
         _fill(run, progress)
     except (NotReady, AudienceError, TemplateProblem) as error:
         _fail(run, str(error))
     except _Lost:
-        _discard(run)
+        discard(run)
         return False
     return True
 
 
 def _fail(run: Run, error: str) -> None:
-    _discard(run, keep_problems=True)
+    discard(run, keep_problems=True)
     try_move(run.pk, RunState.FAILED, why=error, error=error, ended_at=timezone.now())
 
 
-def _discard(run: Run, *, keep_problems: bool = False) -> None:
-    """Throws away what an attempt to initialise has written."""
+def discard(run: Run, *, keep_problems: bool = False) -> None:
+    """Throws away what an attempt to initialise `run` has written; nothing of it was sent."""
     if not keep_problems:
         RunProblem.objects.filter(run=run).delete()
     if run.batch_id is None:

@@ -4,6 +4,7 @@ import secrets
 from pathlib import Path
 
 from outreach.environment import Environment
+from outreach.unfold import UNFOLD as UNFOLD
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 KEYS_HINT = "Run `make env`: it writes a .env file with fresh keys."
@@ -97,6 +98,8 @@ AUTH_PASSWORD_VALIDATORS = [
 LANGUAGE_CODE = "en"
 TIME_ZONE = env.text("TIME_ZONE") or "UTC"
 USE_I18N = True
+FORMAT_MODULE_PATH = ["outreach.formats"]
+LOGIN_REDIRECT_URL = "admin:index"
 USE_TZ = True
 
 STATIC_URL = "static/"

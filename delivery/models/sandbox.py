@@ -18,6 +18,7 @@ class KeptMail(models.Model):
 
     class Meta:
         ordering = ["-id"]
+        verbose_name = "sandbox mail"
 
     def __str__(self) -> str:
         return f"{self.recipient}: {self.subject}"
