@@ -218,6 +218,9 @@ class _Session:
         return len(rows)
 
     async def _finish_batches(self, batch_ids: set[int]) -> None:
+        if not self._in_hand.total():
+            # A lease whose answer got lost with the database's connection: leased here, and nobody knows of it.
+            await self._database.ask(leasing.give_back, self._lease)
         for batch_id in batch_ids:
             if not self._in_hand[batch_id]:
                 await self._ledger.flushed()

@@ -7,6 +7,7 @@ import signal
 import time
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
@@ -67,7 +68,14 @@ class Command(BaseCommand):
 
     def _workflow(self, wanted: str) -> Workflow:
         field = "pk" if wanted.isascii() and wanted.isdigit() else "slug"
-        workflow = Workflow.objects.filter(**{field: wanted}).first()
+        try:
+            workflow = Workflow.objects.filter(**{field: wanted}).first()
+        except DatabaseError as error:
+            raise CommandError(
+                f"The database cannot be used: {str(error).strip()}. Check DATABASE_URL; a new database needs "
+                "`manage.py migrate` first.",
+                returncode=2,
+            ) from error
         if workflow is None:
             known = ", ".join(Workflow.objects.values_list("slug", flat=True)[:20])
             hint = f"There is: {known}." if known else "There is none yet: make one in the admin, or run `make demo`."
