@@ -5,7 +5,16 @@ outcomes  leased -> sending -> an end      batches   open, held, cancelled, done
 tallies   counts by end state              dialect   PostgreSQL and SQLite
 """
 
-from delivery.queue.batches import BatchView, cancel, finish_if_done, hold, open_batches, open_for_sending, release
+from delivery.queue.batches import (
+    BatchView,
+    cancel,
+    finish_cancelled,
+    finish_if_done,
+    hold,
+    open_batches,
+    open_for_sending,
+    release,
+)
 from delivery.queue.filling import Filler, NewDelivery
 from delivery.queue.tallies import counts_by_state, progress
 
@@ -15,6 +24,7 @@ __all__ = [
     "NewDelivery",
     "cancel",
     "counts_by_state",
+    "finish_cancelled",
     "finish_if_done",
     "hold",
     "open_batches",

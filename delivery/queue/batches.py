@@ -63,17 +63,30 @@ def release(batch_id: int) -> None:
 
 def cancel(batch_id: int) -> int:
     """Nothing more goes out. What no worker has ends as cancelled here and now; what one has, when it asks to mark."""
-    states = [DeliveryState.WAITING, DeliveryState.READY]
     with transaction.atomic():
         _move(batch_id, (BatchState.FILLING, BatchState.OPEN, BatchState.HELD), BatchState.CANCELLED)
-        with connection.cursor() as cursor:
-            cursor.execute(
-                f"UPDATE {table(Delivery)} SET state = %s, settled_at = %s WHERE batch_id = %s AND state IN (%s, %s)",
-                [DeliveryState.CANCELLED, instant(database_now()), batch_id, *states],
-            )
-            ended = cursor.rowcount
-        tallies.add(Counter({(batch_id, DeliveryState.CANCELLED.value): ended}))
+        return _cancel_deliveries(batch_id)
+
+
+def _cancel_deliveries(batch_id: int) -> int:
+    states = [DeliveryState.WAITING, DeliveryState.READY]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {table(Delivery)} SET state = %s, settled_at = %s WHERE batch_id = %s AND state IN (%s, %s)",
+            [DeliveryState.CANCELLED, instant(database_now()), batch_id, *states],
+        )
+        ended = cursor.rowcount
+    tallies.add(Counter({(batch_id, DeliveryState.CANCELLED.value): ended}))
     return ended
+
+
+def finish_cancelled() -> None:
+    """Ends what workers gave back after its batch was cancelled, and finishes the batches of which they have nothing
+    left."""
+    for batch_id in Batch.objects.filter(state=BatchState.CANCELLED).values_list("pk", flat=True):
+        with transaction.atomic():
+            _cancel_deliveries(batch_id)
+        finish_if_done(batch_id)
 
 
 def finish_if_done(batch_id: int) -> bool:

@@ -51,6 +51,11 @@ def skip_locked(alias: str) -> str:
     return f"FOR UPDATE OF {alias} SKIP LOCKED" if is_postgres() else ""
 
 
+def while_it_stands() -> str:
+    """A row lock that keeps a row from being deleted until the transaction ends. It does not keep it from changing."""
+    return "FOR KEY SHARE" if is_postgres() else ""
+
+
 def instant(value: datetime | None) -> object:
     """An instant as a parameter."""
     return value if is_postgres() or value is None else _plain(value)

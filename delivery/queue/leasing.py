@@ -16,7 +16,7 @@ from delivery.core.envelope import Kind
 from delivery.models import Attempt, Batch, Delivery, DeliveryState, Lease
 from delivery.owner import is_gone
 from delivery.queue import tallies
-from delivery.queue.dialect import database_now, instant, read_instant, skip_locked, table
+from delivery.queue.dialect import database_now, instant, read_instant, skip_locked, table, while_it_stands
 
 PROMOTED_AT_ONCE = 5000
 LOST = "The worker ended before the answer was known."
@@ -55,13 +55,15 @@ def extend(lease_id: int, term: timedelta) -> bool:
 
 
 def lease(lease_id: int, batch_id: int, limit: int) -> list[Leased]:
-    """Up to `limit` ready deliveries of a batch, earliest deadline first, now in this worker's hands."""
+    """Up to `limit` ready deliveries of a batch, earliest deadline first, now in this worker's hands. None under a
+    lease that was taken back: nobody would ever take back what hung on it."""
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {table(Delivery)} SET state = 'leased', lease_id = %s WHERE id IN ("
             f"SELECT r.id FROM {table(Delivery)} AS r WHERE r.batch_id = %s AND r.state = 'ready' "
+            f"AND EXISTS (SELECT 1 FROM {table(Lease)} WHERE id = %s {while_it_stands()}) "
             f"ORDER BY r.priority, r.deadline, r.id LIMIT %s {skip_locked('r')}) RETURNING {COLUMNS}",
-            [lease_id, batch_id, limit],
+            [lease_id, batch_id, lease_id, limit],
         )
         rows = cursor.fetchall()
     found = [

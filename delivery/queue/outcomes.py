@@ -135,16 +135,24 @@ SETTLE_COLUMNS = {
 PLAIN_COLUMNS = tuple(SETTLE_COLUMNS)[:-1]
 
 
+# What may still be sent needs a batch that somebody works on.
+TAKES = (
+    "(v.state NOT IN ('ready', 'waiting') OR EXISTS "
+    f"(SELECT 1 FROM {table(Batch)} AS b WHERE b.id = {D}.batch_id AND b.state <> '{BatchState.DONE.value}'))"
+)
+
+
 def settle(lease_id: int, settlements: Sequence[Settlement]) -> None:
     """Writes what became of deliveries, their tallies, failures and suppressions. Part of the caller's transaction.
 
     A settlement that comes after the lease was lost is taken when the delivery waits as uncertain for just this
-    answer; otherwise another worker has gone on, and only the failure is kept. Asking twice changes nothing.
+    answer; otherwise another worker has gone on, and only the failure is kept. To a batch that is done nothing comes
+    back to be sent: there it stays uncertain. Asking twice changes nothing.
     """
     settled = _write(settlements, f"+{D}.lease_id = %s AND {D}.state IN ('leased', 'sending')", [lease_id])
     late = [s for s in settlements if s.id not in settled]
     answered = (
-        _write(late, f"{D}.lease_id IS NULL AND {D}.state = 'uncertain' AND {D}.attempts = v.tries", [])
+        _write(late, f"{D}.lease_id IS NULL AND {D}.state = 'uncertain' AND {D}.attempts = v.tries AND {TAKES}", [])
         if late
         else set()
     )

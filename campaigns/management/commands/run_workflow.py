@@ -6,7 +6,7 @@ import json
 import signal
 import time
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser, SystemCheckError
 from django.db import DatabaseError
 from rich.console import Console
 from rich.progress import Progress, TaskID
@@ -40,6 +40,14 @@ class Command(BaseCommand):
         parser.add_argument(
             "--test", type=int, metavar="N", help="A test: the first N recipients, kept in the sandbox, nothing sent."
         )
+
+    def check(self, **kwargs: object) -> None:
+        """The system checks: what they find is a configuration error."""
+        try:
+            super().check(**kwargs)
+        except SystemCheckError as error:
+            error.returncode = 2
+            raise
 
     def handle(self, **options: object) -> None:
         self._json = options["json"]
