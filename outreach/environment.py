@@ -80,6 +80,15 @@ class Environment:
             return default
         return raw
 
+    def directory(self, name: str, default: Path) -> Path:
+        """A directory that is there afterwards."""
+        path = Path(self.text(name) or default)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            self._reject(name, f"a directory that can be made and written; {path}: {error.strerror}")
+        return path
+
     def database(self, name: str, default: str) -> dict:
         """A Django database configuration from a URL."""
         url = self.url(name, default, ("sqlite", "postgres", "postgresql"))

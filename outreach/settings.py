@@ -16,7 +16,7 @@ DEBUG = env.boolean("DEBUG", False)
 SECRET_KEY = env.secret("SECRET_KEY", KEYS_HINT) or secrets.token_urlsafe(50)
 ALLOWED_HOSTS = env.listed("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = env.listed("CSRF_TRUSTED_ORIGINS")
-VAR_DIR = Path(env.text("OUTREACH_VAR_DIR") or BASE_DIR / "var")
+VAR_DIR = env.directory("OUTREACH_VAR_DIR", BASE_DIR / "var")
 
 INSTALLED_APPS = [
     "unfold",
@@ -128,7 +128,7 @@ OUTREACH = {
     "PUBLIC_URL": PUBLIC_URL,
     "LEASE_SECONDS": LEASE_SECONDS,
     "AUDIENCE_DATABASES": env.named_urls("OUTREACH_AUDIENCE_DATABASES", ("postgres", "postgresql", "sqlite")),
-    "OUTPUT_DIR": Path(env.text("OUTREACH_OUTPUT_DIR") or BASE_DIR / "output"),
+    "OUTPUT_DIR": env.directory("OUTREACH_OUTPUT_DIR", BASE_DIR / "output"),
     "LISTED_PROBLEMS": env.whole("OUTREACH_LISTED_PROBLEMS", 1000, 10, 100_000),
 }
 

@@ -80,6 +80,8 @@ def mark(lease_id: int, marks: Sequence[Mark], now: datetime) -> set[int]:
 
     Asking twice is harmless: a mark that this lease made already is made again.
     """
+    if not marks:
+        return set()
     source, parameters = values("v", MARK_COLUMNS, [(m.id, m.engine, m.attempts) for m in marks])
     with connection.cursor() as cursor:
         cursor.execute(

@@ -406,6 +406,10 @@ def test_a_worker_whose_lease_was_lost_may_mark_nothing():
     assert mark(current, marks(again), timezone.now()) == {again[0].id}
 
 
+def test_a_mark_of_nothing_allows_nothing():
+    assert mark(leasing.acquire(NOWHERE, TERM), [], timezone.now()) == set()
+
+
 def test_what_was_never_leased_or_has_ended_cannot_be_marked():
     batch = open_batch(2)
     lease_id, [done] = marked(batch)
