@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import socket
 from pathlib import Path
 
 from django.conf import settings
@@ -13,17 +14,20 @@ from campaigns import demo
 from delivery.management.commands.mailcatcher import catcher
 
 USER = "demo"
+USUAL_PORT = 2525
 
 
 class Command(BaseCommand):
     help = "Runs a made-up campaign of 2,000 recipients into a local mail catcher and says what to do next."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--port", type=int, default=2525, help="Where the mail catcher listens.")
+        parser.add_argument(
+            "--port", type=int, help=f"Where the mail catcher listens: {USUAL_PORT}, or any port if that is taken."
+        )
         parser.add_argument("--prepare", action="store_true", help="Only make the data and the admin's user.")
 
     def handle(self, **options: object) -> None:
-        port = options["port"]
+        port = options["port"] or (USUAL_PORT if options["prepare"] else _usual_or_free_port())
         password = _admin_user()
         if options["prepare"]:
             demo.set_up(port)
@@ -49,6 +53,17 @@ class Command(BaseCommand):
             '  your own        README.md, "A first workflow of your own"',
         ):
             self.stdout.write(line)
+
+
+def _usual_or_free_port() -> int:
+    """The usual port, or any other when something listens there, such as the catcher of `make run`."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", USUAL_PORT))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def _admin_user() -> str:
