@@ -6,6 +6,7 @@ from campaigns import execution_log
 from campaigns.models import Run, RunState
 from campaigns.transitions import try_move
 from delivery import queue
+from delivery.models.batch import BatchState
 
 ENDS = ("accepted", "rejected", "suppressed", "expired", "skipped", "cancelled", "dead", "uncertain")
 
@@ -18,7 +19,7 @@ def finish(run: Run, counts: dict[str, int]) -> None:
     total = run.batch.total
     tally = {state: n for state, n in queue.progress(run.batch_id).items() if n}
     ended = {state: n for state, n in ends.items() if n}
-    if tally != ended or (sum(counts.values()) != total and run.state != RunState.CANCELLED):
+    if tally != ended or (sum(ends.values()) != total and run.state != RunState.CANCELLED):
         error = f"The counts do not reconcile: {total} in all, {counts} by row, {tally} by tally."
         try_move(run.pk, RunState.FAILED, why=error, error=error, counts=ends, ended_at=now)
         return
@@ -29,8 +30,9 @@ def finish(run: Run, counts: dict[str, int]) -> None:
 
 def write_missing_logs() -> None:
     """Writes the execution logs of runs that have ended and have none yet: also those that a crash left behind."""
-    for run in Run.objects.filter(
-        state__in=[RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED], log_path=""
-    ).select_related("workflow", "batch"):
+    over = Run.objects.filter(state__in=[RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED], log_path="")
+    # Of a cancelled run some mails may still be under way; then its counts are not known yet.
+    over = over.exclude(batch__state=BatchState.CANCELLED)
+    for run in over.select_related("workflow", "batch"):
         path = execution_log.write(run)
         Run.objects.filter(pk=run.pk).update(log_path=str(path))

@@ -11,6 +11,7 @@ from datetime import timedelta
 from itertools import islice
 
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 from django.utils.text import slugify
 
@@ -21,7 +22,7 @@ from campaigns.composing import refuse_missing_names
 from campaigns.conf import conf
 from campaigns.exceptions import NotReady
 from campaigns.models import ProblemKind, RenderErrorPolicy, Run, RunProblem, RunState, Workflow
-from campaigns.transitions import claim_initializing, move, still_initializing, try_move
+from campaigns.transitions import claim_initializing, still_initializing, try_move
 from delivery import owner, queue
 from delivery.addresses import identity
 from delivery.composition import CompiledMessage
@@ -45,31 +46,35 @@ def initialize(run_id: int, progress: Callable[[int], None] = lambda rows: None)
 
     False when it was not this process's to do: somebody else does it, or it is done.
     """
-    run = Run.objects.select_related("workflow__audience", "workflow__pool", "batch").get(pk=run_id)
-    gone = run.initializer if run.initializer and owner.is_gone(run.initializer) else ""
+    holder = Run.objects.values_list("initializer", flat=True).get(pk=run_id)
+    gone = holder if holder and owner.is_gone(holder) else ""
     now = timezone.now()
     if not claim_initializing(run_id, owner.name(), now + CLAIM, now, gone=gone):
         return False
+    run = Run.objects.select_related("workflow__audience", "workflow__pool", "batch").get(pk=run_id)
     try:
         discard(run)
         _fill(run, progress)
     except (NotReady, AudienceError, TemplateProblem) as error:
-        _fail(run, str(error))
+        return _fail(run, str(error))
     except _Lost:
         discard(run)
         return False
     return True
 
 
-def _fail(run: Run, error: str) -> None:
+def _mine() -> Q:
+    """That this process still initialises the run: a successor's work is not to be touched."""
+    return Q(initializer=owner.name())
+
+
+def _fail(run: Run, error: str) -> bool:
     discard(run, keep_problems=True)
-    try_move(run.pk, RunState.FAILED, why=error, error=error, ended_at=timezone.now())
+    return try_move(run.pk, RunState.FAILED, why=error, only=_mine(), error=error, ended_at=timezone.now())
 
 
 def discard(run: Run, *, keep_problems: bool = False) -> None:
-    """Throws away what an attempt to initialise `run` has written; nothing of it was sent."""
-    if not keep_problems:
-        RunProblem.objects.filter(run=run).delete()
+    """Throws away what an attempt to initialise `run` has written, nothing of a successor's. None of it was sent."""
     if run.batch_id is None:
         return
     batch_id, run.batch = run.batch_id, None
@@ -77,8 +82,11 @@ def discard(run: Run, *, keep_problems: bool = False) -> None:
         rows = Delivery.objects.filter(batch=batch_id).order_by("pk").values_list("pk", flat=True)[:DISCARDED_AT_ONCE]
         if not Delivery.objects.filter(pk__in=list(rows)).delete()[0]:
             break
-    Run.objects.filter(pk=run.pk).update(batch=None)
-    Batch.objects.filter(pk=batch_id).delete()
+    with transaction.atomic():
+        # Where the run no longer points here, batch and problems are those of a process that took it over.
+        if Run.objects.filter(pk=run.pk, batch=batch_id).update(batch=None) and not keep_problems:
+            RunProblem.objects.filter(run=run).delete()
+        Batch.objects.filter(pk=batch_id).delete()
 
 
 # ---- freezing ----
@@ -96,7 +104,7 @@ def _freeze(run: Run) -> tuple[Batch, Message]:
     if not PoolMember.objects.filter(pool=pool, engine__enabled=True).exists():
         raise NotReady(f"Pool {pool.slug} has no enabled engine: add one to it, or enable one.")
     with transaction.atomic():
-        run.batch = Batch.objects.create(
+        batch = Batch.objects.create(
             label=f"{workflow.name}, run {run.pk}",
             reference=f"run-{run.pk}-{secrets.token_hex(4)}",
             scope=workflow.slug,
@@ -105,7 +113,7 @@ def _freeze(run: Run) -> tuple[Batch, Message]:
             uncertain_policy=workflow.on_uncertain,
         )
         message = Message.objects.create(
-            batch=run.batch,
+            batch=batch,
             token=secrets.token_hex(8),
             subject=version.subject,
             text=version.text,
@@ -125,8 +133,16 @@ def _freeze(run: Run) -> tuple[Batch, Message]:
             "on_uncertain": workflow.on_uncertain,
             "on_render_error": workflow.on_render_error,
         }
-        Run.objects.filter(pk=run.pk).update(batch=run.batch, frozen=run.frozen)
-    return run.batch, message
+        _renew(run, batch=batch, frozen=run.frozen)
+    run.batch = batch
+    return batch, message
+
+
+def _renew(run: Run, **fields: object) -> None:
+    """Renews the right to initialise, writes `fields`, and locks the run: until the end of the transaction nobody takes
+    it over or cancels it. Raises _Lost."""
+    if not still_initializing(run.pk, owner.name(), timezone.now() + CLAIM, **fields):
+        raise _Lost
 
 
 def _headers(workflow: Workflow, run: Run) -> dict[str, str]:
@@ -205,15 +221,14 @@ def _fill(run: Run, progress: Callable[[int], None]) -> None:
     for chunk in _batched(_limited(source.rows(), run.test_limit)):
         deliveries = list(_checked(chunk, compiled, problems))
         rows_read += len(chunk)
-        # Once the run cannot start, nothing more is written; the rest is only checked, to report all of it at once.
-        if skip or not problems.first_rendering:
-            for duplicate in filler.write(deliveries):
-                problems.duplicate(duplicate)
-        problems.save()
-        if not still_initializing(
-            run.pk, owner.name(), timezone.now() + CLAIM, rows_read=rows_read, problem_counts=dict(problems.counts)
-        ):
-            raise _Lost
+        with transaction.atomic():
+            _renew(run, rows_read=rows_read)
+            # Once the run cannot start, nothing more is written; the rest is only checked, to report all of it at once.
+            if skip or not problems.first_rendering:
+                for duplicate in filler.write(deliveries):
+                    problems.duplicate(duplicate)
+            problems.save()
+            Run.objects.filter(pk=run.pk).update(problem_counts=dict(problems.counts))
         progress(rows_read)
     if problems.first_rendering and not skip:
         raise NotReady(
@@ -223,7 +238,9 @@ def _fill(run: Run, progress: Callable[[int], None]) -> None:
         )
     with transaction.atomic():
         queue.open_for_sending(batch.pk)
-        move(run.pk, RunState.SENDING, sources=(RunState.INITIALIZING,), sending_at=timezone.now())
+        sources = (RunState.INITIALIZING,)
+        if not try_move(run.pk, RunState.SENDING, sources=sources, only=_mine(), sending_at=timezone.now()):
+            raise _Lost
         queue.finish_if_done(batch.pk)
 
 

@@ -25,6 +25,9 @@ def launch(
         raise NotReady(f"Workflow {workflow.slug} has no step: add one with a template.")
     if test_limit is not None and test_limit < 1:
         raise NotReady("A test needs at least one recipient.")
+    longest = Run._meta.get_field("key").max_length
+    if key and len(key) > longest:
+        raise NotReady(f"An idempotency key has at most {longest} characters, not {len(key)}: choose a shorter one.")
     try:
         with transaction.atomic():
             run = Run.objects.create(

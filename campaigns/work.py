@@ -4,10 +4,12 @@ The same for the foreground command and for a worker of the cluster.
 """
 
 import asyncio
+import gc
 from collections.abc import Callable
 
 import uvloop
 
+from delivery import queue
 from delivery.worker import Database, Pump
 
 Watch = Callable[[Pump, Database], "asyncio.Future[None]"]
@@ -18,6 +20,9 @@ def pump(only: int | None = None, *, seconds: float | None = None, watch: Watch 
 
     `watch` may return a task that runs beside the pump, to show progress or to stop it.
     """
+    # What is there by now stays: the collector need not look at it again and again while mails come and go.
+    gc.collect()
+    gc.freeze()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_pump(only, seconds, watch))
 
@@ -30,6 +35,8 @@ async def _pump(only: int | None, seconds: float | None, watch: Watch | None) ->
     beside = watch(pump, database) if watch else None
     try:
         await pump.run()
+        # A pump looks at open batches only: of a cancelled one it may have had the last deliveries.
+        await database.ask(queue.finish_cancelled)
     finally:
         if alarm:
             alarm.cancel()

@@ -87,7 +87,7 @@ class CompiledFrame:
     def build(self, envelope: Envelope) -> bytes:
         """The complete mail for one recipient. Raises ValueError when the envelope holds what no mail can carry."""
         chunks = [
-            _date_header(envelope.date),
+            _date_header(envelope.date.replace(microsecond=0)),
             self.sender,
             mailbox_header("To", envelope.recipient),
             self.reply_to,
@@ -208,6 +208,7 @@ def _address(header: str, address: str) -> str:
         raise ValueError(f"header {header} cannot hold {address!r}: {error}") from error
 
 
+@lru_cache(maxsize=16)  # neighbours leave in the same second
 def _date_header(date: datetime) -> bytes:
     if date.tzinfo is None:
         raise ValueError("header Date needs an aware datetime")
@@ -310,10 +311,20 @@ def _encoded_words(text: str, room: int) -> list[str]:
     data = text.encode()
     q_size, b_size = len(data) + 2 * len(data.translate(None, _Q_UNESCAPED)), (len(data) + 2) // 3 * 4
     if q_size <= b_size:
-        pieces = [text] if q_size <= first else _cut(text, lambda letter: len(_escaped(letter, _Q)), first, rest)
+        pieces = [text] if q_size <= first else _cut(text, _q_length, first, rest)
         return [f"=?utf-8?q?{_escaped(piece, _Q)}?=" for piece in pieces]
-    pieces = [text] if b_size <= first else _cut(text, lambda x: len(x.encode()), first // 4 * 3, rest // 4 * 3)
+    pieces = [text] if b_size <= first else _cut(text, _utf8_length, first // 4 * 3, rest // 4 * 3)
     return [f"=?utf-8?b?{b2a_base64(piece.encode(), newline=False).decode()}?=" for piece in pieces]
+
+
+@lru_cache(maxsize=4096)  # of letters: asked for each one of each subject
+def _q_length(letter: str) -> int:
+    return len(_escaped(letter, _Q))
+
+
+@lru_cache(maxsize=4096)
+def _utf8_length(letter: str) -> int:
+    return len(letter.encode())
 
 
 def _escaped(text: str, table: list[str]) -> str:

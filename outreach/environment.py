@@ -93,10 +93,16 @@ class Environment:
         """A Django database configuration from a URL."""
         url = self.url(name, default, ("sqlite", "postgres", "postgresql"))
         try:
-            return environ.Env.db_url_config(url)
+            config = environ.Env.db_url_config(url)
         except (ValueError, TypeError):
-            self._reject(name, "a database URL such as postgres://user:password@host:5432/name")
+            config = {}
+        # In memory each thread of the worker would have a database of its own.
+        if config.get("NAME", "") in ("", ":memory:"):
+            self._reject(
+                name, "a database URL such as postgres://user:password@host:5432/name or sqlite:////path/to/file"
+            )
             return environ.Env.db_url_config(default)
+        return config
 
     def fernet_keys(self, name: str, hint: str) -> list[str]:
         """Fernet keys parted by commas: the first encrypts, all decrypt."""

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
+from typing import NamedTuple
 
 from django.db import connection
 
@@ -25,8 +27,7 @@ ENDED = frozenset(DeliveryState) - {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(NamedTuple):
     """The intent to hand a delivery to an engine. `attempts` counts this try."""
 
     id: int
@@ -43,8 +44,7 @@ class Failure:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """What became of a delivery that this worker holds.
 
     `state` is an end state, READY (again, now) or WAITING (again, at `not_before`). `tries` is the count its last mark
@@ -69,10 +69,21 @@ class Settlement:
 
 # The updated table goes by its own name: SQLite knows no alias of it in RETURNING.
 D = table(Delivery)
-# "+" before a column in a condition keeps SQLite from entering by that column's index and then reading the whole list
-# of values once for each row (1,000 times slower); PostgreSQL does not mind it.
 
-MARK_COLUMNS = {"id": int, "engine": int, "attempts": int}
+
+def _opaque(condition: str) -> str:
+    """A condition that says nothing to the query planners, so that rows are looked up by the keys that were handed in.
+
+    Planners believe that hardly any row is leased, and that to find those first is clever: PostgreSQL then reads the
+    whole table and SQLite the whole list of values once for each leased row, a thousand times slower.
+    """
+    return f"CASE WHEN {condition} THEN true ELSE false END"
+
+
+MINE = _opaque(f"{D}.lease_id = %s AND {D}.state IN ('leased', 'sending')")
+UNCERTAIN = _opaque(f"{D}.lease_id IS NULL AND {D}.state = 'uncertain' AND {D}.attempts = v.tries")
+
+MARK_COLUMNS = {"id": int, "engine": int, "attempts": int}  # the fields of Mark, in order
 
 
 def mark(lease_id: int, marks: Sequence[Mark], now: datetime) -> set[int]:
@@ -82,13 +93,13 @@ def mark(lease_id: int, marks: Sequence[Mark], now: datetime) -> set[int]:
     """
     if not marks:
         return set()
-    source, parameters = values("v", MARK_COLUMNS, [(m.id, m.engine, m.attempts) for m in marks])
+    source, parameters = values("v", MARK_COLUMNS, marks)
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {D} SET state = 'sending', engine_id = v.engine, attempts = v.attempts, "
             f"tried_at = COALESCE({D}.tried_at, %s) "
             f"FROM {source}, {table(Batch)} AS b "
-            f"WHERE {D}.id = v.id AND +{D}.lease_id = %s AND {D}.state IN ('leased', 'sending') "
+            f"WHERE {D}.id = v.id AND {MINE} "
             f"AND b.id = {D}.batch_id AND b.state = '{BatchState.OPEN.value}' "
             f"AND NOT EXISTS (SELECT 1 FROM {table(Suppression)} AS s "
             f"WHERE s.identity = {D}.identity AND s.scope IN ('', b.scope)) RETURNING {D}.id",
@@ -134,7 +145,7 @@ SETTLE_COLUMNS = {
     "provider_id": str,
     "settled_at": datetime,
 }
-PLAIN_COLUMNS = tuple(SETTLE_COLUMNS)[:-1]
+plain = attrgetter(*tuple(SETTLE_COLUMNS)[:-1])  # what a settlement says in so many words
 
 
 # What may still be sent needs a batch that somebody works on.
@@ -151,7 +162,7 @@ def settle(lease_id: int, settlements: Sequence[Settlement]) -> None:
     answer; otherwise another worker has gone on, and only the failure is kept. To a batch that is done nothing comes
     back to be sent: there it stays uncertain. Asking twice changes nothing.
     """
-    settled = _write(settlements, f"+{D}.lease_id = %s AND {D}.state IN ('leased', 'sending')", [lease_id])
+    settled = _write(settlements, MINE, [lease_id])
     late = [s for s in settlements if s.id not in settled]
     answered = (
         _write(late, f"{D}.lease_id IS NULL AND {D}.state = 'uncertain' AND {D}.attempts = v.tries AND {TAKES}", [])
@@ -172,7 +183,7 @@ def settle(lease_id: int, settlements: Sequence[Settlement]) -> None:
 def _write(settlements: Sequence[Settlement], condition: str, condition_parameters: list[object]) -> set[int]:
     if not settlements:
         return set()
-    rows = [[*(getattr(s, name) for name in PLAIN_COLUMNS), s.at if s.state in ENDED else None] for s in settlements]
+    rows = [(*plain(s), s.at if s.state in ENDED else None) for s in settlements]
     source, parameters = values("v", SETTLE_COLUMNS, rows)
     with connection.cursor() as cursor:
         cursor.execute(

@@ -254,6 +254,8 @@ def written(context: Context, value: Any) -> Any:
     if isinstance(value, CONTAINERS):
         budget.weigh(value)
         return written(context, str(value))
+    if value is None:
+        return ""  # as an empty cell of a CSV file: nobody is to be greeted as "None"
     if callable(value) and not isinstance(value, Undefined):
         raise TemplateRuntimeError(f"a {type(value).__name__} is not text: write `()` after it to call it")
     return value

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Protocol
 
 from delivery.composition import CompiledMessage
@@ -18,9 +19,11 @@ from delivery.queue.outcomes import Mark
 from delivery.worker.ledger import Ledger
 from delivery.worker.tokens import FOREVER, Token, Tokens
 
-# How many are marked in one go. Large enough that the database is not the limit (a group commit takes some 10 ms),
-# small enough that a crash leaves few in doubt.
-BLOCK = 128
+# How many are composed and marked in one go.
+BLOCK = 64
+# How many may be marked beyond what the senders have in hand: a mark is durable some 40 ms after it was asked for, and
+# meanwhile the senders must not run dry. It is also what a crash can leave in doubt, so it is no larger than that.
+AHEAD = 256
 COMPOSED_AT_ONCE = 8  # then the event loop gets a turn: answers are waiting to be read
 # Below this, a token would be stale before its mark is durable; then it is drawn after the mark.
 SHORT_LATENESS = 50_000_000  # nanoseconds
@@ -64,6 +67,7 @@ class Lane:
         self._items: deque[Item] = deque()
         self._outbox: asyncio.Queue[Item] = asyncio.Queue()
         self._marked = 0  # marked and not yet answered
+        self._marking: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
         loop = asyncio.get_running_loop()
         self._feeder = loop.create_task(self._feed())
@@ -89,14 +93,21 @@ class Lane:
         await asyncio.gather(self._feeder, *self._senders, return_exceptions=True)
 
     @property
-    def _room(self) -> int:
-        # One block beyond what the senders have in hand, so that they need not wait for a commit.
-        ahead = BLOCK if self.tokens.limits.lateness >= SHORT_LATENESS else 0
-        return self.engine.concurrency * self.engine.batch_size + ahead - self._marked
+    def _capacity(self) -> int:
+        """How many may be marked and not yet answered."""
+        ahead = AHEAD if self.tokens.limits.lateness >= SHORT_LATENESS else 0
+        return self.engine.concurrency * self.engine.batch_size + ahead
+
+    def _block_size(self) -> int:
+        """How many to mark next; 0 while there are none, or so little room that it is better to wait for more."""
+        room = self._capacity - self._marked
+        worthwhile = min(len(self._items), BLOCK // 2, self._capacity // 2 or 1)
+        return min(len(self._items), BLOCK, room) if room >= worthwhile else 0
 
     async def _feed(self) -> None:
         while not self._stop.is_set():
-            if not self._items or self._room <= 0:
+            size = self._block_size()
+            if not size:
                 self._news.clear()
                 await self._news.wait()
                 continue
@@ -104,7 +115,8 @@ class Lane:
             if not admitted:
                 await self._owner.route(self._take(len(self._items)))
                 continue
-            await self._mark_block(min(BLOCK, self._room, admitted))
+            await self._mark_block(min(size, admitted))
+        await asyncio.gather(*self._marking)
 
     def _take(self, count: int) -> list[Item]:
         return [self._items.popleft() for _ in range(min(count, len(self._items)))]
@@ -121,12 +133,20 @@ class Lane:
         if not block:
             return
         self._marked += len(block)
+        # Not awaited: while the database writes this mark, the next block is composed.
+        task = asyncio.get_running_loop().create_task(self._mark(block, token))
+        self._marking.add(task)
+        task.add_done_callback(self._marking.discard)
+        task.add_done_callback(self._owner.task_ended)
+
+    async def _mark(self, block: list[Item], token: Token) -> None:
         allowed = await self._ledger.mark([Mark(i.leased.id, self._id, i.leased.attempts + 1) for i in block])
         refused = [item for item in block if item.leased.id not in allowed]
         if refused:
             self._marked -= len(refused)
             self.tokens.give_back(len(refused), token)
             await self._owner.refuse(refused)
+            self._news.set()
         for item in block:
             if item.leased.id in allowed:
                 item.token = token
@@ -153,27 +173,30 @@ class Lane:
                 self._news.set()
 
     async def _send(self, items: list[Item]) -> None:
-        if not await self._has_tokens(items) or self._stop.is_set() or not self._owner.may_hand_over():
-            self._owner.unmark(items)
-            return
-        started = time.monotonic()
-        outcomes = await self.engine.send([item.envelope for item in items])
-        seconds = time.monotonic() - started
-        for item, outcome in zip(items, outcomes, strict=True):
-            self._owner.conclude(item, self._id, outcome, seconds)
+        """Hands the items over, as many at a time as the throttle allows at one instant."""
+        while items:
+            allowed = await self._allowed(items)
+            if not allowed or self._stop.is_set() or not self._owner.may_hand_over():
+                self._owner.unmark(items)
+                return
+            handed, items = items[:allowed], items[allowed:]
+            started = time.monotonic()
+            outcomes = await self.engine.send([item.envelope for item in handed])
+            seconds = time.monotonic() - started
+            for item, outcome in zip(handed, outcomes, strict=True):
+                self._owner.conclude(item, self._id, outcome, seconds)
 
-    async def _has_tokens(self, items: list[Item]) -> bool:
-        """True once every item has a token that is still good; False when the stop came first."""
+    async def _allowed(self, items: list[Item]) -> int:
+        """How many of the first items have a token that is good now; 0 when the stop came first. Tokens are not
+        collected until all have one: the first would be stale when the last is there."""
         if self.tokens.unlimited:
-            return True
+            return len(items)
         drawn_late = self.tokens.limits.lateness < SHORT_LATENESS
-        missing = sum(drawn_late or not item.token.is_good() for item in items)
-        while missing:
-            got, _ = await self.tokens.take(missing, self._stop)
-            if not got:
-                return False
-            missing -= got
-        return True
+        good = 0 if drawn_late else len(list(takewhile(lambda item: item.token.is_good(), items)))
+        if good:
+            return good
+        got, _ = await self.tokens.take(len(items), self._stop)
+        return got
 
 
 async def _until(event: asyncio.Event, timeout: float) -> None:

@@ -18,7 +18,7 @@ from delivery.composition import CompiledMessage
 from delivery.conf import conf
 from delivery.core.breaker import Breaker, State
 from delivery.core.dispatch import Candidate, GiveUp, Health, Send, Wait, conclude, decide
-from delivery.core.envelope import MAX_WORDS, Mailbox, Outcome
+from delivery.core.envelope import MAX_WORDS, Kind, Mailbox, Outcome
 from delivery.core.failover import EngineView
 from delivery.engine_state import News, PoolView
 from delivery.engines import open_engine
@@ -26,7 +26,7 @@ from delivery.engines.base import Engine
 from delivery.exceptions import DeliveryError
 from delivery.models import NO_DEADLINE, DeliveryState, Message
 from delivery.models import Engine as StoredEngine
-from delivery.queue import BatchView, finish_if_done, leasing, open_batches
+from delivery.queue import BatchView, finish_cancelled, finish_if_done, leasing, open_batches
 from delivery.queue.outcomes import Settlement, refused
 from delivery.templating import TemplateProblem
 from delivery.worker.database import Database
@@ -37,7 +37,8 @@ from delivery.worker.tokens import Tokens
 
 logger = logging.getLogger(__name__)
 
-LEASED_AT_ONCE = 500
+IN_HAND = 1000  # leased deliveries of one batch: what may be in flight, and twice that to feed it from
+LEASED_AT_ONCE = 300
 LOOK_AGAIN = 0.25  # seconds between looks for work when there was none
 REFRESH = 1.0  # seconds between looks at engines, limits and waiting rows
 MESSAGES_KEPT = 100  # compiled, in memory
@@ -167,6 +168,7 @@ class _Session:
         while True:
             await self._database.ask(leasing.reap)
             await self._database.ask(leasing.promote)
+            await self._database.ask(finish_cancelled)
             await self._refresh_pools()
             for engine_id, lane in list(self._lanes.items()):
                 await self._database.ask(engine_state.recover, engine_id)
@@ -193,6 +195,8 @@ class _Session:
                 batches = await self._database.ask(open_batches, self._only)
                 looked_at = time.monotonic()
             if not batches and self._until_done and not self._in_hand.total():
+                await self._ledger.flushed()
+                await self._database.ask(finish_cancelled)
                 return
             leased = 0
             for batch in batches:
@@ -209,16 +213,17 @@ class _Session:
         now = datetime.now(UTC)
         if not any(engine.able_at(now) == now for engine in self._pools[batch.pool].engines):
             return 0  # what is ready stays ready: leasing it would only move it to and fro
-        room = LEASED_AT_ONCE - self._in_hand[batch.id]
-        if room < LEASED_AT_ONCE // 2:
+        if self._in_hand[batch.id] > IN_HAND - LEASED_AT_ONCE:
             return 0
-        rows = await self._database.ask(leasing.lease, self._lease, batch.id, room)
+        rows = await self._database.ask(leasing.lease, self._lease, batch.id, LEASED_AT_ONCE)
         self._in_hand[batch.id] += len(rows)
         await self.route([Item(row, await self._compiled(row.message)) for row in rows])
         return len(rows)
 
     async def _finish_batches(self, batch_ids: set[int]) -> None:
         if not self._in_hand.total():
+            # What is out of hand has its end only when that is written: until then it must stay this lease's.
+            await self._ledger.flushed()
             # A lease whose answer got lost with the database's connection: leased here, and nobody knows of it.
             await self._database.ask(leasing.give_back, self._lease)
         for batch_id in batch_ids:
@@ -294,7 +299,7 @@ class _Session:
         if view is None or view.able_at(now) != now:
             return 0
         if view.breaker.state is State.CLOSED:
-            return LEASED_AT_ONCE
+            return IN_HAND
         claimed = await self._database.ask(engine_state.claim_probe, engine_id)
         await self._refresh_pools()
         return 1 if claimed else 0
@@ -334,10 +339,6 @@ class _Session:
         now = datetime.now(UTC)
         candidate = self._candidate(item)
         pool = self._pool_of(item)
-        view = self._engine_view(engine_id)
-        others = any(
-            e.id != engine_id and e.sends_for(candidate.sender_domain) and e.able_at(now) == now for e in pool.engines
-        )
         verdict = conclude(
             candidate,
             outcome,
@@ -345,12 +346,14 @@ class _Session:
             self._batches[item.leased.batch].uncertain,
             now,
             self._rng,
-            alternatives=others,
+            alternatives=outcome.kind is Kind.TRANSIENT and _has_other(pool, engine_id, candidate.sender_domain, now),
             honours_keys=self._lanes[engine_id].engine.honours_keys,
         )
         self._settle(answered(item.leased, verdict, outcome, engine_id, seconds, now))
-        if verdict.health is Health.GOOD and (view is None or view.breaker == CLEAN):
-            return
+        if verdict.health is Health.GOOD:
+            view = self._engine_view(engine_id)
+            if view is None or view.breaker == CLEAN:
+                return
         self._news[engine_id].append(News(verdict.health, f"{outcome.code} {outcome.text}".strip(), verdict.pause))
         self._hears.set()
 
@@ -361,3 +364,8 @@ class _Session:
     async def _refresh_pools(self) -> None:
         for pool_id in list(self._pools):
             self._pools[pool_id] = await self._database.ask(engine_state.pool_view, pool_id)
+
+
+def _has_other(pool: PoolView, engine_id: int, domain: str, now: datetime) -> bool:
+    """True when another engine of the pool could take this delivery at once."""
+    return any(e.id != engine_id and e.sends_for(domain) and e.able_at(now) == now for e in pool.engines)

@@ -3,7 +3,10 @@
 Also how a run is brought to its end in this process. Decides nothing about what comes of it.
 """
 
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
+
+from django.db import connection
 
 from campaigns.audiences.stored import store_upload
 from campaigns.authoring import save_version
@@ -158,3 +161,24 @@ def kept_for(slug: str) -> list[str]:
 def story(run: Run) -> list[str]:
     """The states that the run went through."""
     return list(run.events.values_list("state", flat=True))
+
+
+def side_by_side(count: int, deed: Callable[[int], object]) -> list[object]:
+    """What `deed` returns in each of so many threads that begin together, each with a connection of its own."""
+    start = threading.Barrier(count)
+    results: list[object] = [None] * count
+
+    def act(number: int) -> None:
+        try:
+            connection.ensure_connection()
+            start.wait(10)
+            results[number] = deed(number)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=act, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return results

@@ -19,7 +19,7 @@ from delivery.models import Batch, Delivery, Engine, KeptMail, Message, PoolMemb
 from tests.campaigns import cast
 from tests.sinks import ROOT
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("output_dir")]
+pytestmark = pytest.mark.usefixtures("output_dir")
 
 NO_CITY = ("nowhere@example.test", "Nobody Nowhere", {})
 
@@ -36,6 +36,7 @@ def listed(run: Run) -> list[tuple[str, int, str]]:
 # --- What a run is made of -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.django_db
 def test_a_run_is_ready_with_a_delivery_for_everybody_and_all_that_it_needs_is_frozen():
     workflow = cast.workflow(reply_to="answers@sender.example", priority=3)
 
@@ -62,6 +63,7 @@ def test_a_run_is_ready_with_a_delivery_for_everybody_and_all_that_it_needs_is_f
     assert not KeptMail.objects.exists()
 
 
+@pytest.mark.django_db(transaction=True)
 def test_a_run_sends_the_words_it_froze_whatever_is_saved_afterwards():
     workflow = cast.workflow()
     run = cast.initialized(workflow)
@@ -75,6 +77,7 @@ def test_a_run_sends_the_words_it_froze_whatever_is_saved_afterwards():
     assert {mail["From"] for mail in mails} == {"Letters <letters@sender.example>"}
 
 
+@pytest.mark.django_db(transaction=True)
 def test_the_next_run_sends_the_words_saved_last():
     workflow = cast.workflow()
     cast.ended(workflow)
@@ -86,6 +89,7 @@ def test_the_next_run_sends_the_words_saved_last():
     assert KeptMail.objects.filter(subject="Changed").count() == 3
 
 
+@pytest.mark.django_db
 def test_a_run_is_initialised_once():
     run = cast.initialized(cast.workflow())
 
@@ -94,6 +98,7 @@ def test_a_run_is_initialised_once():
     assert (cast.fresh(run).batch_id, Delivery.objects.count()) == (run.batch_id, 3)
 
 
+@pytest.mark.django_db
 def test_an_empty_audience_completes_at_once():
     run = cast.initialized(cast.workflow(audience=cast.list_audience([]), version=cast.template(text="Hello")))
 
@@ -101,6 +106,7 @@ def test_an_empty_audience_completes_at_once():
     assert (run.batch.total, sum(run.counts.values()), run.error) == (0, 0, "")
 
 
+@pytest.mark.django_db
 def test_a_workflow_without_a_usable_engine_fails_with_what_to_do():
     workflow = cast.workflow()
     Engine.objects.update(enabled=False)
@@ -111,6 +117,7 @@ def test_a_workflow_without_a_usable_engine_fails_with_what_to_do():
     assert run.error == "Pool letters-pool has no enabled engine: add one to it, or enable one."
 
 
+@pytest.mark.django_db
 def test_a_workflow_whose_template_has_no_version_fails_with_what_to_do():
     workflow = cast.workflow()
     step = workflow.steps.get()
@@ -126,6 +133,7 @@ def test_a_workflow_whose_template_has_no_version_fails_with_what_to_do():
 # --- Bad rows --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.django_db
 def test_bad_rows_are_counted_and_listed_with_their_reasons_and_the_good_ones_go_on():
     content = (
         "email,name,city\n"
@@ -155,6 +163,7 @@ def test_bad_rows_are_counted_and_listed_with_their_reasons_and_the_good_ones_go
     assert details[6] == "The row has 2 column(s), the header has 3. (too,few)"
 
 
+@pytest.mark.django_db
 def test_a_duplicate_is_found_across_the_whole_audience():
     people = [*cast.crowd(CHUNK), ("late@example.test", "Late", {"city": "Leeds"})]
     rows = [f"{address},{name},{attributes['city']}\n" for address, name, attributes in people]
@@ -168,6 +177,7 @@ def test_a_duplicate_is_found_across_the_whole_audience():
     assert Delivery.objects.get(address="person-00001@example.test").name == "Person 1"
 
 
+@pytest.mark.django_db
 def test_problems_are_listed_up_to_the_limit_of_each_kind_and_all_are_counted(outreach):
     outreach(LISTED_PROBLEMS=2)
     people = [(f"bad {n}", "Bad", {}) for n in range(5)] + [(f"poor-{n}@example.test", "Poor", {}) for n in range(4)]
@@ -184,6 +194,7 @@ def test_problems_are_listed_up_to_the_limit_of_each_kind_and_all_are_counted(ou
     ]
 
 
+@pytest.mark.django_db
 def test_an_audience_that_cannot_be_read_to_its_end_fails_the_run_and_leaves_nothing():
     rows = "".join(f"{address},{name},Leeds\n" for address, name, _ in cast.crowd(CHUNK))
     torn = cast.csv_audience(f'email,name,city\n{rows}"never@example.test,ends,here\n')
@@ -198,6 +209,7 @@ def test_an_audience_that_cannot_be_read_to_its_end_fails_the_run_and_leaves_not
 # --- Variables -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.django_db
 def test_a_missing_variable_is_named_with_part_and_line_before_anything_is_written():
     version = cast.template(subject="Hi {{ nickname }}", text="Hello {{ name }}\n\nfrom {{ town }}", html="")
 
@@ -213,12 +225,14 @@ def test_a_missing_variable_is_named_with_part_and_line_before_anything_is_writt
     assert_nothing_is_left_to_send()
 
 
+@pytest.mark.django_db
 def test_a_variable_with_a_default_may_be_missing():
     version = cast.template(text="{{ nickname|default('friend') }}{% if town is defined %}{{ town }}{% endif %}")
 
     assert cast.initialized(cast.workflow(version=version)).state == RunState.SENDING
 
 
+@pytest.mark.django_db(transaction=True)
 def test_the_unsubscribe_link_is_a_variable_where_there_is_a_public_address(outreach):
     outreach(PUBLIC_URL="https://mail.example")
     version = cast.template(text="{{ unsubscribe_url }}")
@@ -234,6 +248,7 @@ def test_the_unsubscribe_link_is_a_variable_where_there_is_a_public_address(outr
     assert {mail["List-Id"] for mail in mails} == {"<letters.sender.example>"}
 
 
+@pytest.mark.django_db
 def test_the_unsubscribe_link_is_missing_without_a_public_address_and_the_run_says_why(outreach):
     outreach(PUBLIC_URL="")
 
@@ -246,6 +261,7 @@ def test_the_unsubscribe_link_is_missing_without_a_public_address_and_the_run_sa
 # --- Recipients that cannot be rendered ------------------------------------------------------------------------------
 
 
+@pytest.mark.django_db
 def test_by_the_policy_stop_nothing_is_sent_and_every_failing_recipient_is_reported():
     people = [cast.ADA, NO_CITY, *cast.crowd(CHUNK), ("last@example.test", "Last", {})]
 
@@ -263,6 +279,7 @@ def test_by_the_policy_stop_nothing_is_sent_and_every_failing_recipient_is_repor
     assert_nothing_is_left_to_send()
 
 
+@pytest.mark.django_db(transaction=True)
 def test_by_the_policy_skip_failing_recipients_are_left_out_and_accounted_for():
     workflow = cast.workflow(
         audience=cast.list_audience([cast.ADA, NO_CITY, cast.GRACE]), on_render_error=RenderErrorPolicy.SKIP
@@ -280,6 +297,7 @@ def test_by_the_policy_skip_failing_recipients_are_left_out_and_accounted_for():
     assert skipped.settled_at is not None
 
 
+@pytest.mark.django_db
 def test_a_run_of_which_everybody_is_skipped_completes_without_a_worker():
     people = [NO_CITY, ("nobody@example.test", "Nobody", {})]
     contacts = cast.list_audience(people)
@@ -302,6 +320,7 @@ initialize(int(sys.argv[1]), lambda rows: os._exit(9))
 """
 
 
+@pytest.mark.django_db(transaction=True)
 def test_what_a_killed_process_left_half_written_is_taken_over_and_nothing_is_doubled(process_environment):
     people = [("bad address", "Bad", {}), *cast.crowd(CHUNK + 10)]
     run = cast.queued(cast.workflow(audience=cast.list_audience(people)))
@@ -325,6 +344,7 @@ def test_what_a_killed_process_left_half_written_is_taken_over_and_nothing_is_do
     assert Delivery.objects.count() == run.batch.total == CHUNK + 10
 
 
+@pytest.mark.django_db
 def test_a_living_initialiser_is_left_alone():
     run = cast.queued(cast.workflow())
     now = timezone.now()
@@ -335,6 +355,7 @@ def test_a_living_initialiser_is_left_alone():
     assert (cast.fresh(run).state, Delivery.objects.count()) == (RunState.INITIALIZING, 0)
 
 
+@pytest.mark.django_db
 def test_an_initialiser_of_another_host_is_taken_over_only_when_it_has_been_silent_for_too_long():
     run = cast.queued(cast.workflow())
     now = timezone.now()
@@ -347,6 +368,7 @@ def test_an_initialiser_of_another_host_is_taken_over_only_when_it_has_been_sile
     assert set(cast.recipients(cast.fresh(run))) == cast.ADDRESSES
 
 
+@pytest.mark.django_db
 def test_an_initialiser_that_was_too_slow_leaves_the_work_of_its_successor_alone():
     run = cast.queued(cast.workflow(audience=cast.list_audience(cast.crowd(CHUNK + 1))))
     successors = Batch(label="successor", reference="successor", pool=run.workflow.pool)
@@ -369,6 +391,7 @@ def test_an_initialiser_that_was_too_slow_leaves_the_work_of_its_successor_alone
     assert not Delivery.objects.exists()
 
 
+@pytest.mark.django_db
 def test_a_slow_initialiser_cannot_fail_the_run_of_its_successor():
     rows = "".join(f"{address},{name},Leeds\n" for address, name, _ in cast.crowd(CHUNK))
     torn = cast.csv_audience(f'email,name,city\n{rows}"never@example.test,ends,here\n')
@@ -384,6 +407,7 @@ def test_a_slow_initialiser_cannot_fail_the_run_of_its_successor():
     assert (cast.fresh(run).state, cast.fresh(run).error) == (RunState.INITIALIZING, "")
 
 
+@pytest.mark.django_db
 def test_a_run_that_is_cancelled_while_it_initialises_leaves_nothing_behind():
     people = [("bad address", "Bad", {}), *cast.crowd(CHUNK + 10)]
     run = cast.queued(cast.workflow(audience=cast.list_audience(people)))
@@ -396,6 +420,32 @@ def test_a_run_that_is_cancelled_while_it_initialises_leaves_nothing_behind():
     assert_nothing_is_left_to_send()
 
 
+@pytest.mark.django_db
+def test_a_run_that_is_cancelled_when_all_is_written_leaves_nothing_behind():
+    run = cast.queued(cast.workflow())
+
+    assert not initialize(run.pk, lambda rows: control.cancel(run, "ada"))
+
+    assert cast.story(run) == ["queued", "initializing", "cancelled"]
+    assert_nothing_is_left_to_send()
+
+
+@pytest.mark.django_db
+def test_an_initialiser_that_was_overtaken_when_all_was_written_does_not_start_the_run():
+    run = cast.queued(cast.workflow())
+
+    def be_overtaken(rows: int) -> None:
+        now = timezone.now()
+        Run.objects.filter(pk=run.pk).update(initializer_until=now - timedelta(seconds=1))
+        assert claim_initializing(run.pk, "another-host:4711:1", now + timedelta(minutes=1), now)
+
+    assert not initialize(run.pk, be_overtaken)
+
+    assert cast.fresh(run).state == RunState.INITIALIZING
+    assert_nothing_is_left_to_send()
+
+
+@pytest.mark.django_db
 def test_a_run_that_was_cancelled_before_is_not_initialised():
     run = cast.queued(cast.workflow())
     control.cancel(run, "ada")
@@ -409,6 +459,7 @@ def test_a_run_that_was_cancelled_before_is_not_initialised():
 # --- Tests -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.django_db(transaction=True)
 def test_a_test_goes_to_the_sandbox_and_to_so_many_good_recipients_only():
     people = [("bad address", "Bad", {}), cast.ADA, cast.GRACE, cast.BJORN]
 
@@ -426,6 +477,7 @@ def test_a_test_goes_to_the_sandbox_and_to_so_many_good_recipients_only():
     assert {mail["X-Outreach-Test"] for mail in mails} == {f"run {run.pk}"}
 
 
+@pytest.mark.django_db(transaction=True)
 def test_a_second_test_uses_the_same_sandbox():
     workflow = cast.workflow()
 
@@ -436,6 +488,7 @@ def test_a_second_test_uses_the_same_sandbox():
     assert cast.kept_for("sandbox") == ["ada@example.test", "ada@example.test"]
 
 
+@pytest.mark.django_db(transaction=True)
 def test_a_run_that_is_no_test_bears_no_mark_of_one():
     cast.ended(cast.workflow())
 

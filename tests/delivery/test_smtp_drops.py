@@ -13,7 +13,7 @@ from tests.delivery.smtp_server import serving
 
 FRAME = Frame(Mailbox("news@shop.example"), "bounces@shop.example")
 BODY = b"hello\r\n.a dot\r\n..two\r\nand a long line " + b"x" * 500 + b"\r\nend\r\n"
-BRISK = Timeouts(**dict.fromkeys(Timeouts.__dataclass_fields__, 0.4) | {"connect": 5, "tls": 5, "greeting": 5})
+BRISK = Timeouts(**dict.fromkeys(Timeouts.__dataclass_fields__, 0.8) | {"connect": 5, "tls": 5, "greeting": 5})
 PATIENT = Timeouts()
 
 
@@ -174,10 +174,10 @@ def test_a_server_that_falls_silent_is_given_up_in_time(at, kind):
 
 def test_bytes_that_drip_do_not_count_as_an_answer():
     with serving(drip=0.1) as server:
-        outcomes = send(server, [[ONE]], timeouts=replace(BRISK, greeting=0.4))
+        outcomes = send(server, [[ONE]], timeouts=replace(BRISK, greeting=0.8))
 
         assert outcomes[ONE].kind is Kind.TRANSIENT
-        assert outcomes[ONE].text == "the server did not answer GREETING within 0.4 s"
+        assert outcomes[ONE].text == "the server did not answer GREETING within 0.8 s"
 
 
 def test_replies_that_drip_are_understood():
@@ -192,7 +192,7 @@ def test_a_server_that_stops_reading_in_the_middle_of_a_content_accepted_nothing
     with serving(faults=[{"at": "go", "stall": True}]) as server:
         outcomes = send(server, [[ONE]], bodies=20000, timeouts=BRISK)
 
-        assert (outcomes[ONE].kind, outcomes[ONE].text) == (Kind.TRANSIENT, "the server read nothing for 0.4 s")
+        assert (outcomes[ONE].kind, outcomes[ONE].text) == (Kind.TRANSIENT, "the server read nothing for 0.8 s")
         agree(server, outcomes)
 
 

@@ -329,9 +329,9 @@ ATTACKS = {
     "nested loops": FOREVER * 3 + "{{ i }}" + END * 3,
     "loops that filter everything out": FOREVER + "{% for j in range(99999) if false %}{% endfor %}" + END,
     "recursive loop": "{% for i in d.list recursive %}{{ loop(d.list) }}{{ loop(d.list) }}{% endfor %}",
-    "recursive loop with a long test": "{% for i in [1] if "
+    "recursive loop with a long test": "{% for j in range(99) %}{% for i in range(999) if "
     + " ~ ".join(["e"] * 3000)
-    + " or i recursive %}{{ loop(range(999)) }}{% endfor %}",
+    + " recursive %}{% endfor %}{% endfor %}",
     "recursive loop that filters": MANY + "{% for i in [1] if i recursive %}{{ loop(range(99999)) }}{% endfor %}" + END,
     "a loop with a long body": MANY + "{% if false %}{% endif %}" * 1500 + END,
     "a loop that writes": FOREVER + "{{ d.big }}" + END,
@@ -347,9 +347,14 @@ ATTACKS = {
     "hash of tuples of tuples": NS + "{% for i in range(40) %}{% set n.t = (n.t, n.t) %}{% endfor %}{{ {n.t: 1} }}",
     "hash of a deep tuple": NS + MANY + "{% set n.t = (n.t,) %}" + END + "{{ {n.t: 1} }}",
     "deep dictionaries": NS + MANY + "{% set n.l = dict(a=n.l) %}" + END + "{{ n.l }}",
+    "hash of a long tuple, looked up": "{% set t = (1,) * 9000 %}" + MANY + "{{ {}[t] is defined }}" * 9 + END,
+    "hash of a long tuple, as a key": "{% set t = (1,) * 9000 %}{% for i in range(300) %}{% set x = {"
+    + "t: 1, " * 900
+    + "} %}{% endfor %}",
     "varargs of varargs": "{% macro m() %}{{ m(varargs, varargs) }}{% endmacro %}{{ m(1) }}",
-    "comparison of varargs of varargs": "{% set n = namespace() %}{% macro m(k) %}{% if k %}{{ m(k-1, varargs, varargs) }}"
-    "{% else %}{% set n.v = varargs %}{% endif %}{% endmacro %}{{ m(28) }}{% set a = n.v %}{{ m(28) }}{% set b = n.v %}"
+    "comparison of varargs of varargs": "{% set n = namespace() %}{% macro m(k) %}{% if k %}"
+    "{{ m(k-1, varargs, varargs) }}{% else %}{% set n.v = varargs %}{% endif %}{% endmacro %}{{ m(28) }}"
+    "{% set a = n.v %}{{ m(28) }}{% set b = n.v %}"
     "{% for i in range(2) %}{{ loop.changed(a if loop.first else b) }}{% endfor %}",
     "kwargs of kwargs": "{% macro m() %}{{ m(a=kwargs, b=kwargs) }}{% endmacro %}{{ m(a=1) }}",
     "a macro without end": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
@@ -657,3 +662,11 @@ def test_text_made_of_html_compiles_and_has_every_link_that_is_shown(html, c):
     for target in ("https://x.example/?a=1&copy=2&b=A", "https://u.example/", "https://y.example/%7Bz"):
         assert shown.text.count(f"<{target}>") == shown.html.count(f"<a href='{target}'>")
     assert shown.text.count("word") == shown.html.count("word")
+
+
+def test_a_null_of_the_data_is_written_as_nothing():
+    content = compile_content("{{ name }}!", "Dear {{ name or 'friend' }}", "<p>{{ name }}</p>")
+
+    rendered = content.render({"name": None})
+
+    assert (rendered.subject, rendered.text, rendered.html) == ("!", "Dear friend", "<p></p>")

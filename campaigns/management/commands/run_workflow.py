@@ -75,9 +75,11 @@ class Command(BaseCommand):
     # ---- which run ----
 
     def _workflow(self, wanted: str) -> Workflow:
-        field = "pk" if wanted.isascii() and wanted.isdigit() else "slug"
+        workflow = None
         try:
-            workflow = Workflow.objects.filter(**{field: wanted}).first()
+            if wanted.isascii() and wanted.isdigit():
+                workflow = Workflow.objects.filter(pk=wanted).first()
+            workflow = workflow or Workflow.objects.filter(slug=wanted).first()
         except DatabaseError as error:
             raise CommandError(
                 f"The database cannot be used: {str(error).strip()}. Check DATABASE_URL; a new database needs "
