@@ -161,3 +161,13 @@ def postgres_url(postgres_server_url: str) -> Iterator[str]:
     name = f"scratch_{uuid.uuid4().hex}"
     yield postgres.create_database(postgres_server_url, name)
     postgres.drop_database(postgres_server_url, name)
+
+
+@pytest.fixture(autouse=True)
+def _no_manifest(request: pytest.FixtureRequest) -> None:
+    """Pages are tested without `collectstatic`, whose manifest the real storage of static files wants to see."""
+    if not request.config.pluginmanager.hasplugin("django"):
+        return
+    settings = request.getfixturevalue("settings")
+    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    settings.STORAGES = settings.STORAGES | {"staticfiles": plain}

@@ -31,13 +31,6 @@ from delivery.models import Batch, Pool, Tally
 MODELS = ("workflow", "template", "templateversion", "audience", "contactlist", "contact", "run", "runproblem")
 
 
-@pytest.fixture(autouse=True)
-def _no_manifest(settings) -> None:
-    settings.STORAGES = settings.STORAGES | {
-        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
-    }
-
-
 @pytest.fixture
 def root(db) -> Client:
     return signed_in(User.objects.create(username="root", is_staff=True, is_superuser=True))

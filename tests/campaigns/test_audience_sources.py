@@ -97,7 +97,7 @@ def test_every_value_is_written_as_json_can_hold_it(value, written):
         (["id", "email", "name"], {}, "email", "name"),
         (["E-Mail", "NAME"], {}, "e_mail", "NAME"),
         (["mail", "address", "Email"], {}, "Email", None),
-        (["mail", "Address"], {}, "Address", None),
+        (["mail", "Address"], {}, "mail", None),
         (["Work mail", "Who"], {"address_field": "work MAIL", "name_field": "who"}, "work_mail", "Who"),
         (["EMAIL", "email"], {"address_field": "email"}, "email", None),
     ],

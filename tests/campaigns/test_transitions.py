@@ -46,7 +46,7 @@ def test_a_run_may_go_where_the_table_says(state):
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize(("state", "target"), [(state, target) for state in LEGAL for target in LEGAL[state]])
+@pytest.mark.parametrize(("state", "target"), [(state, target) for state in LEGAL for target in sorted(LEGAL[state])])
 def test_a_legal_move_is_made_and_recorded_with_who_and_why(state, target):
     run = run_in(state)
 
@@ -58,14 +58,13 @@ def test_a_legal_move_is_made_and_recorded_with_who_and_why(state, target):
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(
-    ("state", "target"), [(state, target) for state in LEGAL for target in LEGAL if target not in LEGAL[state]]
+    ("state", "target"),
+    # Nothing leads back to queued, so that nobody can ask for it.
+    [(state, target) for state in LEGAL for target in LEGAL if target not in {*LEGAL[state], "queued"}],
 )
 def test_an_illegal_move_is_refused_with_the_states_and_changes_nothing(state, target):
     run = run_in(state)
 
-    if target == "queued":  # nothing leads back there, so nothing can be asked for
-        assert all("queued" not in targets for targets in LEGAL.values())
-        return
     assert not try_move(run.pk, RunState(target), by="ada", error="a field")
     with pytest.raises(IllegalMove, match=f"Run {run.pk} is {state}: only a run that is .* can become {target}"):
         move(run.pk, RunState(target), by="ada")

@@ -34,13 +34,6 @@ PASSWORD = "correct-horse-battery"
 DELIVERIES = "/admin/delivery/delivery/"
 
 
-@pytest.fixture(autouse=True)
-def _no_manifest(settings) -> None:
-    settings.STORAGES = settings.STORAGES | {
-        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
-    }
-
-
 @pytest.fixture
 def root(db) -> Client:
     return signed_in(User.objects.create(username="root", is_staff=True, is_superuser=True))

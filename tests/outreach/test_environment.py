@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from outreach.environment import Environment, Problem
 from tests.sinks import ROOT
 
 NAME = "OUTREACH_TRIED_OUT"
-KEY = Fernet.generate_key().decode()
+KEY = urlsafe_b64encode(b"k" * 32).decode()
 PASSWORD = "hunter2"
 
 
