@@ -4,7 +4,7 @@ from django.contrib.auth.models import AbstractBaseUser
 from django.db import transaction
 
 from campaigns.models import Template, TemplateVersion
-from delivery.templating import compile_content, html_to_text_template
+from delivery.templating import TemplateProblem, compile_content, html_to_text_template
 
 
 def save_version(
@@ -12,6 +12,8 @@ def save_version(
 ) -> TemplateVersion:
     """The version with these words: a new one, or the latest if nothing changed. Without a text, it is made from the
     HTML. Raises TemplateProblem."""
+    if not text.strip() and not html.strip():
+        raise TemplateProblem("text", 1, "The mail would be empty: write a text, an HTML part, or both.")
     made = not text.strip() and bool(html.strip())
     if made:
         compile_content(subject, "", html)  # a problem is reported in the words of the author, not of what was made

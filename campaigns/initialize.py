@@ -32,7 +32,8 @@ from delivery.queue import Filler, NewDelivery
 from delivery.templating import TemplateProblem
 
 CHUNK = 1000  # rows of the audience for each transaction
-CLAIM = timedelta(seconds=60)  # how long a silent initialiser keeps its right; each chunk renews it
+# How long a silent initialiser keeps its right; each chunk renews it. An audience may be slow with its first row.
+CLAIM = timedelta(minutes=3)
 DISCARDED_AT_ONCE = 10_000
 SANDBOX = "sandbox"  # the slug of the pool and engine that tests go to
 

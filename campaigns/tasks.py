@@ -24,7 +24,8 @@ def work_on(run_id: int) -> None:
     if run.state == RunState.SENDING:
         pump(run.batch_id, seconds=SLICE, watch=_stop_when_draining)
         run.refresh_from_db()
-    if run.state in (RunState.INITIALIZING, RunState.SENDING):
+    # One that another process initialises is woken by that process.
+    if run.state == RunState.SENDING:
         wake(run_id)
     write_missing_logs()
 

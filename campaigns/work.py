@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import uvloop
 
-from delivery import queue
 from delivery.worker import Database, Pump
 
 Watch = Callable[[Pump, Database], "asyncio.Future[None]"]
@@ -35,8 +34,6 @@ async def _pump(only: int | None, seconds: float | None, watch: Watch | None) ->
     beside = watch(pump, database) if watch else None
     try:
         await pump.run()
-        # A pump looks at open batches only: of a cancelled one it may have had the last deliveries.
-        await database.ask(queue.finish_cancelled)
     finally:
         if alarm:
             alarm.cancel()

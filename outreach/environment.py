@@ -6,6 +6,7 @@ stops the process with every problem at once. Knows nothing of what the settings
 
 import json
 import re
+import zoneinfo
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +66,14 @@ class Environment:
         raw = self.text(name) or default
         if raw not in choices:
             self._reject(name, f"one of {', '.join(choices)}, not {raw!r}")
+            return default
+        return raw
+
+    def time_zone(self, name: str, default: str) -> str:
+        """The name of a time zone that this machine knows."""
+        raw = self.text(name) or default
+        if raw not in zoneinfo.available_timezones():
+            self._reject(name, f"the name of a time zone such as Europe/Zurich, not {raw!r}")
             return default
         return raw
 

@@ -96,7 +96,7 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 
 LANGUAGE_CODE = "en"
-TIME_ZONE = env.text("TIME_ZONE") or "UTC"
+TIME_ZONE = env.time_zone("TIME_ZONE", "UTC")
 USE_I18N = True
 FORMAT_MODULE_PATH = ["outreach.formats"]
 LOGIN_REDIRECT_URL = "admin:index"

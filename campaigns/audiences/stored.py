@@ -97,16 +97,23 @@ def _in_pieces(contact_list: ContactList) -> Iterator[Sequence[ContactValue]]:
         if not piece:
             return
         last = piece[-1][0]
-        yield [(address, name, {"email": address, "name": name, **more}) for _, address, name, more in piece]
+        yield [
+            (address, name, {"email": address, "name": name, **(more if isinstance(more, dict) else {})})
+            for _, address, name, more in piece
+        ]
 
 
 def _attribute_names(contact_list: ContactList) -> list[str]:
     """The names of all attributes that any contact of the list has."""
-    each = "jsonb_object_keys(attributes)" if connection.vendor == "postgresql" else "json_each.key"
-    source = "" if connection.vendor == "postgresql" else ", json_each(attributes)"
+    if connection.vendor == "postgresql":
+        names, objects = "jsonb_object_keys(attributes)", "jsonb_typeof(attributes) = 'object'"
+        source = Contact._meta.db_table
+    else:
+        names, objects = "json_each.key", "json_type(attributes) = 'object'"
+        source = f"{Contact._meta.db_table}, json_each(attributes)"
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT DISTINCT {each} FROM {Contact._meta.db_table}{source} WHERE contact_list_id = %s",  # noqa: S608
+            f"SELECT DISTINCT {names} FROM {source} WHERE contact_list_id = %s AND {objects}",  # noqa: S608
             [contact_list.pk],
         )
         return sorted(name for (name,) in cursor.fetchall())

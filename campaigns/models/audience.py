@@ -1,5 +1,6 @@
 """Audiences, and the two kinds of recipients that are stored here: contacts and uploaded files."""
 
+from django.core.exceptions import ValidationError
 from django.db import models
 
 
@@ -32,6 +33,10 @@ class Contact(models.Model):
 
     def __str__(self) -> str:
         return self.address
+
+    def clean(self) -> None:
+        if not isinstance(self.attributes, dict):
+            raise ValidationError({"attributes": 'Enter a JSON object, such as {"city": "Leeds"}.'})
 
 
 class AudienceKind(models.TextChoices):

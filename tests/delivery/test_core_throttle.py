@@ -32,10 +32,14 @@ def rates(draw_from):
 def histories(draw_from):
     """A rate, and what its users do: (gap since the last draw, tokens wanted, how late each is used, pace)."""
     rate = draw_from(rates())
-    # Whole multiples too, because the edges are where an off-by-one hides.
-    gap = st.one_of(st.just(0), st.integers(0, 2 * rate.interval), st.integers(0, 60).map(lambda n: n * rate.interval))
-    lateness = st.floats(0, 1)
-    step = st.tuples(gap, st.integers(1, 60), st.lists(lateness, min_size=1, max_size=5), st.sampled_from(PACES))
+    # The edges, where an off-by-one hides, as often as what lies between them.
+    gap = st.one_of(
+        st.sampled_from([0, rate.lateness, rate.interval, rate.burst * rate.interval]),
+        st.integers(0, 2 * rate.interval),
+        st.integers(0, 60).map(lambda n: n * rate.interval),
+    )
+    late = st.lists(st.sampled_from([0.0, 1.0]) | st.floats(0, 1), min_size=1, max_size=3)
+    step = st.tuples(gap, st.just(60) | st.integers(1, 60), late, st.just(1.0) | st.sampled_from(PACES))
     return rate, draw_from(st.lists(step, min_size=1, max_size=12))
 
 

@@ -16,7 +16,8 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from delivery import queue
+from delivery import engine_state, queue
+from delivery.core.breaker import BreakerPolicy
 from delivery.core.dispatch import UncertainPolicy
 from delivery.core.envelope import Kind, Outcome
 from delivery.core.throttle import SECOND
@@ -154,6 +155,24 @@ class WatchedDatabase(Database):
             self.committing -= 1
 
 
+class RepeatingDatabase(WatchedDatabase):
+    """A database whose answer gets lost now and then: what was asked was done, and is asked again."""
+
+    def __init__(self, rng):
+        super().__init__()
+        self._rng = rng
+
+    async def commit(self, *args):
+        if self._rng.random() < 0.3:
+            await super().commit(*args)
+        return await super().commit(*args)
+
+    async def ask(self, *args, **kwargs):
+        if self._rng.random() < 0.3:
+            await super().ask(*args, **kwargs)
+        return await super().ask(*args, **kwargs)
+
+
 class Desk:
     """What a test asks the database while a pump runs, from a thread of its own."""
 
@@ -184,26 +203,26 @@ class Desk:
         await self._database.close()
 
 
-def pumped(engines, story=None, pumps=1, **options):
+def pumped(engines, story=None, pumps=1, database=WatchedDatabase, **options):
     """Runs pumps until nothing is open, and `story` beside them."""
 
-    async def run(database, pump):
+    async def run(worked_on, pump):
         try:
             await pump.run()
         finally:
-            await database.close()
+            await worked_on.close()
 
     async def scenario():
-        databases = [WatchedDatabase() for _ in range(pumps)]
+        databases = [database() for _ in range(pumps)]
         workers = [
-            Pump(database, until_done=True, open_with=lambda stored: engines[stored.pk], **options)
-            for database in databases
+            Pump(worked_on, until_done=True, open_with=lambda stored: engines[stored.pk], **options)
+            for worked_on in databases
         ]
         desk = Desk(workers[0], databases[0])
         try:
             async with asyncio.timeout(TIMEOUT), asyncio.TaskGroup() as group:
-                for database, pump in zip(databases, workers, strict=True):
-                    group.create_task(run(database, pump))
+                for worked_on, pump in zip(databases, workers, strict=True):
+                    group.create_task(run(worked_on, pump))
                 if story:
                     await story(desk)
         finally:
@@ -765,6 +784,28 @@ def test_the_pump_goes_on_where_it_was_when_the_database_comes_back(warnings, mo
 
     assert_settled(batch, accepted=1500)
     assert set(Counter(fake.addresses).values()) == {1}
+
+
+@pytest.mark.parametrize("policy", UncertainPolicy)
+def test_whatever_answer_of_the_database_gets_lost_nothing_is_lost_or_doubled(rng, seed, policy, monkeypatch):
+    # So many silences would open the circuit, and what may have been taken would wait for it to close.
+    monkeypatch.setattr(engine_state, "POLICY", BreakerPolicy(threshold=10_000))
+    outcomes = [ACCEPTED] * 6 + [TROUBLE, SILENCE, Outcome(Kind.RECIPIENT, "550", "no", hard=True)]
+    answers = {f"person-{n}@example.test": rng.choice(outcomes) for n in range(600)}
+    fake = FakeEngine(lambda address, n: answers[address] if n == 1 else ACCEPTED)
+    pool, engines = pool_of(fake, first_wait_seconds=1)
+    batch = batch_in(pool, 600, policy)
+
+    pumped(engines, database=lambda: RepeatingDatabase(rng))
+
+    ends, handed = states(batch), Counter(fake.addresses)
+    assert ends == queue.progress(batch.pk)
+    assert sum(ends.values()) == len(handed) == 600
+    assert addresses_in("rejected") == {a for a, o in answers.items() if o.kind is Kind.RECIPIENT}
+    assert addresses_in("uncertain") == {a for a, o in answers.items() if o is SILENCE and policy == "hold"}
+    again = {a for a, o in answers.items() if o is TROUBLE or (o is SILENCE and policy == "resend")}
+    assert handed == Counter([*answers, *again])
+    assert Attempt.objects.count() == sum(outcome is not ACCEPTED for outcome in answers.values())
 
 
 def test_a_lease_that_is_lost_while_sending_is_followed_by_a_new_one_and_nothing_is_lost_or_doubled(

@@ -17,6 +17,7 @@ from campaigns.finish import write_missing_logs
 from campaigns.initialize import initialize
 from campaigns.launch import launch
 from campaigns.models import Run, RunState, Trigger, Workflow
+from campaigns.wake import wake
 from campaigns.work import pump
 from delivery import queue
 from delivery.worker import Database, Pump
@@ -98,6 +99,8 @@ class Command(BaseCommand):
         unfinished = Run.objects.filter(workflow=workflow, state__in=UNFINISHED, test_limit=test).order_by("pk").first()
         if unfinished and key in (None, unfinished.key):
             self._console.print(f"Going on with run {unfinished.pk}, which is {unfinished.state}.")
+            if options["detach"]:
+                wake(unfinished.pk)
             return unfinished
         try:
             return launch(
