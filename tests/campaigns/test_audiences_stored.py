@@ -296,3 +296,14 @@ def test_settings_that_cannot_work_are_refused_at_their_field(crm, given, field,
 )
 def test_settings_that_can_work_are_taken(crm, given):
     Audience(name="Good", slug="good", **given).clean()
+
+
+@pytest.mark.django_db
+def test_a_contact_whose_attributes_are_no_object_is_read_without_them():
+    audience = cast.list_audience([("ann@a.example", "Ann", {"city": "Leeds"}), ("bob@b.example", "Bob", {})])
+    Contact.objects.filter(address="bob@b.example").update(attributes=["not", "an", "object"])
+
+    source = open_source(audience)
+
+    assert source.fields() == ("email", "name", "city")
+    assert [row.data for row in source.rows()][1] == {"email": "bob@b.example", "name": "Bob"}

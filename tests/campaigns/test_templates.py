@@ -154,3 +154,12 @@ def test_authors_who_save_at_once_make_a_version_each():
     numbers = cast.side_by_side(4, save)
 
     assert sorted(chain.from_iterable(numbers)) == list(range(1, 21))
+
+
+@pytest.mark.django_db
+def test_a_template_with_neither_text_nor_html_is_refused():
+    with pytest.raises(TemplateProblem) as refused:
+        save_version(new_template(), subject="Hello", text="  ", html="\n")
+
+    assert refused.value.part == "text"
+    assert "would be empty" in str(refused.value)

@@ -364,6 +364,7 @@ def test_every_bad_variable_is_named_at_once_and_the_check_exits_non_zero(enviro
         "OUTREACH_WORKERS": ("many", "must be a whole number from 1 to 64"),
         "OUTREACH_AUDIENCE_DATABASES": (f'{{"crm": "mysql://ada:{PASSWORD}@db/crm"}}', "must be a JSON object such as"),
         "OUTREACH_LISTED_PROBLEMS": ("1", "must be a whole number from 10 to 100000"),
+        "TIME_ZONE": ("Mars/Olympus", "must be the name of a time zone such as Europe/Zurich"),
         "OUTREACH_LOG_LEVEL": ("loud", "must be one of DEBUG, INFO, WARNING, ERROR"),
         "OUTREACH_OUTPUT_DIR": (str(tmp_path / "file"), "must be a directory that can be made and written"),
     }
