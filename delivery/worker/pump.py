@@ -107,6 +107,8 @@ class _Session:
         self._in_hand: Counter[int] = Counter()  # leased deliveries by batch
         self._news: dict[int, list[News]] = defaultdict(list)
         self._hears = asyncio.Event()
+        self._refusing: set[int] = set()  # engines that want no more; what the workers share does not say so yet
+        self._passed_on = asyncio.Event()
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._lease = 0
         self._lease_good_until = 0.0
@@ -160,9 +162,15 @@ class _Session:
                 raise _LeaseEnded
             self._lease_good_until = begun + term.total_seconds()
 
-    def may_hand_over(self) -> bool:
-        """False once the lease may have ended by this worker's own clock: somebody else may have the deliveries."""
-        return time.monotonic() < self._lease_good_until
+    def may_hand_over(self, engine_id: int) -> bool:
+        """False once the lease may have ended by this worker's own clock: somebody else may have the deliveries. False
+        too for an engine that wants no more: what is marked for it goes back, before a provider locks us out."""
+        if time.monotonic() >= self._lease_good_until or engine_id in self._refusing:
+            return False
+        view = self._engine_view(engine_id)
+        if view is None or view.breaker.state is State.OPEN:
+            return view is None
+        return view.paused_until is None or view.paused_until <= datetime.now(UTC)
 
     async def _keep_views(self) -> None:
         while True:
@@ -184,6 +192,8 @@ class _Session:
                 news = self._news.pop(engine_id)
                 await self._database.ask(engine_state.record, engine_id, news)
             await self._refresh_pools()
+            self._refusing &= self._news.keys()
+            self._passed_on.set()
 
     # ---- leasing and routing ----
 
@@ -294,6 +304,9 @@ class _Session:
     async def admit(self, engine_id: int) -> int:
         """How many deliveries the engine may be asked to take now: 0 when its circuit is open or it is paused, 1 for
         the probe, else any number."""
+        while engine_id in self._refusing:
+            self._passed_on.clear()
+            await self._passed_on.wait()
         view = self._engine_view(engine_id)
         now = datetime.now(UTC)
         if view is None or view.able_at(now) != now:
@@ -354,6 +367,8 @@ class _Session:
             view = self._engine_view(engine_id)
             if view is None or view.breaker == CLEAN:
                 return
+        if verdict.health in (Health.FATAL, Health.SLOW_DOWN):
+            self._refusing.add(engine_id)
         self._news[engine_id].append(News(verdict.health, f"{outcome.code} {outcome.text}".strip(), verdict.pause))
         self._hears.set()
 

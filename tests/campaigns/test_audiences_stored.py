@@ -13,7 +13,7 @@ from django.core.exceptions import ValidationError
 from campaigns.audiences.exceptions import AudienceError, AudienceRefused
 from campaigns.audiences.rows import BadRow, Reason, Row
 from campaigns.audiences.stored import CHUNK, CONTACTS_AT_ONCE, open_source, read_upload, store_upload
-from campaigns.models import Audience, AudienceKind, UploadChunk
+from campaigns.models import Audience, AudienceKind, Contact, UploadChunk
 from tests.campaigns import cast
 
 pytestmark = pytest.mark.django_db

@@ -406,7 +406,8 @@ def test_an_engine_that_cannot_work_opens_its_circuit_and_the_rest_goes_through_
 
     pumped(engines)
     tried = len(broken.addresses)
-    assert tried < 750
+    # What its senders had in hand, and not one of those that were marked behind them: providers lock accounts.
+    assert 0 < tried <= 2 * broken.concurrency
     while_open = batch_in(pool, 10)
     pumped(engines)
 
@@ -468,7 +469,7 @@ def test_while_one_engine_is_told_to_slow_down_the_next_goes_on():
     pumped(engines)
 
     assert_settled(batch, accepted=1500)
-    assert 0 < len(throttled.addresses) < 750
+    assert 0 < len(throttled.addresses) <= 2 * throttled.concurrency
     assert set(Delivery.objects.values_list("attempts", flat=True)) == {1}
 
 
