@@ -15,6 +15,10 @@ class State(StrEnum):
     HALF_OPEN = "half_open"  # one probe is out; if nothing is heard of it by probe_at, the next may go
 
 
+# While a probe is out it makes sense to ask again soon: when it comes back well, nobody need wait the whole cool-off.
+PROBE_HEARD = timedelta(seconds=1)
+
+
 @dataclass(frozen=True, slots=True)
 class BreakerPolicy:
     """`threshold` faults in a row open the circuit; it cools off for `cool_off`, doubled each time a probe fails, up
@@ -38,7 +42,11 @@ class Breaker:
         """When a mail may be handed to this engine: `now`, a later instant, or None when nothing says when."""
         if self.state is State.CLOSED:
             return now
-        return max(now, self.probe_at) if self.probe_at else None
+        if self.probe_at is None:
+            return None
+        if self.state is State.HALF_OPEN and now < self.probe_at:
+            return min(self.probe_at, now + PROBE_HEARD)
+        return max(now, self.probe_at)
 
     def claim_probe(self, now: datetime, policy: BreakerPolicy) -> "Breaker | None":
         """The state in which the caller holds the one probe, or None when it may not probe now.

@@ -168,9 +168,10 @@ class _Session:
         if time.monotonic() >= self._lease_good_until or engine_id in self._refusing:
             return False
         view = self._engine_view(engine_id)
-        if view is None or view.breaker.state is State.OPEN:
-            return view is None
-        return view.paused_until is None or view.paused_until <= datetime.now(UTC)
+        if view is None:
+            return True
+        paused = view.paused_until is not None and view.paused_until > datetime.now(UTC)
+        return view.breaker.state is not State.OPEN and not paused
 
     async def _keep_views(self) -> None:
         while True:
