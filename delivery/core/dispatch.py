@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import NamedTuple
 
 from delivery.core.envelope import Kind, Outcome
 from delivery.core.failover import EngineView, choose
@@ -48,8 +49,7 @@ class Health(StrEnum):
     SILENT = "silent"  # says nothing either way
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """What the policy may know of one delivery. `attempts`: those that counted. `since`: when it was first tried; its
     age counts from there, because waiting for its turn in a long queue is no failure."""
 
@@ -103,8 +103,7 @@ def decide(
     return Wait(choice.at or now + NOBODY_ABLE)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What follows from one outcome.
 
     Either `end` is set, or the delivery is to be tried again at `again_at`. `attempts` is the count from now on.

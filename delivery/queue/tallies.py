@@ -19,11 +19,12 @@ def add(changes: Counter[tuple[int, str]]) -> None:
     rows = [(batch, state, shard, n) for (batch, state), n in sorted(changes.items()) if n]
     if not rows:
         return
+    cells = ", ".join(["(%s, %s, %s, %s)"] * len(rows))
     with connection.cursor() as cursor:
-        cursor.executemany(
-            f"INSERT INTO {table(Tally)} (batch_id, state, shard, count) VALUES (%s, %s, %s, %s) "
+        cursor.execute(
+            f"INSERT INTO {table(Tally)} (batch_id, state, shard, count) VALUES {cells} "
             f"ON CONFLICT (batch_id, state, shard) DO UPDATE SET count = {table(Tally)}.count + excluded.count",
-            rows,
+            [cell for row in rows for cell in row],
         )
 
 

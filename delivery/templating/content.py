@@ -14,6 +14,7 @@ from types import MappingProxyType, TracebackType
 from jinja2 import Template, nodes
 from jinja2.exceptions import SecurityError, TemplateSyntaxError, UndefinedError
 from jinja2.utils import missing
+from markupsafe import escape
 
 from delivery.templating.filters import FILTERS, TESTS, WITHHELD_FILTERS
 from delivery.templating.limits import Budget, LimitReached, Limits, OutOfSteps
@@ -95,6 +96,16 @@ class CompiledContent:
         )
 
 
+_needs_escaping = re.compile("[&<>\"']").search
+
+
+def escape_if_needed(value: object) -> str:
+    """As `markupsafe.escape`, without the cost of marking as safe what holds nothing to escape: nearly every value."""
+    if type(value) is str and _needs_escaping(value) is None:
+        return value
+    return escape(value)
+
+
 class _Part:
     """One template of the content."""
 
@@ -115,6 +126,8 @@ class _Part:
             self.names: Names = find_names(tree)
             if source:
                 self._template = environment.from_string(meter(tree, environment))
+                # What Jinja's generated code calls before it writes a value into HTML.
+                self._template.root_render_func.__globals__["escape"] = escape_if_needed
         except TemplateProblem:
             raise
         except TemplateSyntaxError as error:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from delivery.queue.outcomes import Mark, Settlement, mark, settle
 from delivery.worker.database import Database
 
-GATHER = 0.002  # long enough for neighbours to join, short enough to be no wait
+GATHER = 0.01  # long enough for neighbours to join, short enough to be no wait
 
 
 class Ledger:

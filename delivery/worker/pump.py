@@ -102,6 +102,7 @@ class _Session:
         self._stop = asyncio.Event()  # of this session: asked to, or its lease ended
         self._lanes: dict[int, Lane] = {}
         self._pools: dict[int, PoolView] = {}
+        self._engines: dict[int, EngineView] = {}  # of all those pools
         self._batches: dict[int, BatchView] = {}
         self._messages: OrderedDict[int, CompiledMessage] = OrderedDict()
         self._in_hand: Counter[int] = Counter()  # leased deliveries by batch
@@ -167,7 +168,7 @@ class _Session:
         too for an engine that wants no more: what is marked for it goes back, before a provider locks us out."""
         if time.monotonic() >= self._lease_good_until or engine_id in self._refusing:
             return False
-        view = self._engine_view(engine_id)
+        view = self._engines.get(engine_id)
         if view is None:
             return True
         paused = view.paused_until is not None and view.paused_until > datetime.now(UTC)
@@ -220,7 +221,7 @@ class _Session:
     async def _lease_and_route(self, batch: BatchView) -> int:
         self._batches[batch.id] = batch
         if batch.pool not in self._pools:
-            self._pools[batch.pool] = await self._database.ask(engine_state.pool_view, batch.pool)
+            await self._look_at_pool(batch.pool)
         now = datetime.now(UTC)
         if not any(engine.able_at(now) == now for engine in self._pools[batch.pool].engines):
             return 0  # what is ready stays ready: leasing it would only move it to and fro
@@ -299,16 +300,13 @@ class _Session:
 
     # ---- what a lane asks ----
 
-    def _engine_view(self, engine_id: int) -> EngineView | None:
-        return next((e for pool in self._pools.values() for e in pool.engines if e.id == engine_id), None)
-
     async def admit(self, engine_id: int) -> int:
         """How many deliveries the engine may be asked to take now: 0 when its circuit is open or it is paused, 1 for
         the probe, else any number."""
         while engine_id in self._refusing:
             self._passed_on.clear()
             await self._passed_on.wait()
-        view = self._engine_view(engine_id)
+        view = self._engines.get(engine_id)
         now = datetime.now(UTC)
         if view is None or view.able_at(now) != now:
             return 0
@@ -365,7 +363,7 @@ class _Session:
         )
         self._settle(answered(item.leased, verdict, outcome, engine_id, seconds, now))
         if verdict.health is Health.GOOD:
-            view = self._engine_view(engine_id)
+            view = self._engines.get(engine_id)
             if view is None or view.breaker == CLEAN:
                 return
         if verdict.health in (Health.FATAL, Health.SLOW_DOWN):
@@ -379,7 +377,11 @@ class _Session:
 
     async def _refresh_pools(self) -> None:
         for pool_id in list(self._pools):
-            self._pools[pool_id] = await self._database.ask(engine_state.pool_view, pool_id)
+            await self._look_at_pool(pool_id)
+
+    async def _look_at_pool(self, pool_id: int) -> None:
+        pool = self._pools[pool_id] = await self._database.ask(engine_state.pool_view, pool_id)
+        self._engines.update((engine.id, engine) for engine in pool.engines)
 
 
 def _has_other(pool: PoolView, engine_id: int, domain: str, now: datetime) -> bool:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delivery.core.breaker import Breaker, BreakerPolicy, State
+from delivery.core.breaker import PROBE_HEARD, Breaker, BreakerPolicy, State
 
 NOON = datetime(2026, 8, 1, 12, tzinfo=UTC)
 COOL_OFF = timedelta(seconds=15)
@@ -62,7 +62,15 @@ def test_one_probe_passes_and_no_second_beside_it():
 
     assert first.state is State.HALF_OPEN
     assert first.claim_probe(NOON + COOL_OFF, POLICY) is None
-    assert first.able_at(NOON + COOL_OFF) == NOON + 2 * COOL_OFF
+
+
+def test_while_a_probe_is_out_the_others_ask_again_soon_and_at_the_latest_when_the_next_may_go():
+    probing = tripped().claim_probe(NOON + COOL_OFF, POLICY)
+    next_probe = NOON + 2 * COOL_OFF
+
+    assert probing.able_at(NOON + COOL_OFF) == NOON + COOL_OFF + PROBE_HEARD
+    assert probing.able_at(next_probe - TICK) == next_probe
+    assert probing.able_at(next_probe) == next_probe
 
 
 def test_a_closed_circuit_has_no_probe_to_claim():
