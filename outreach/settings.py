@@ -78,7 +78,7 @@ def database() -> dict:
             "timeout": 20,
             # FULL: a commit is on the disk before it returns. The mark before a hand-over must survive a power cut, and
             # group commit makes the price one fsync for some hundred deliveries.
-            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-4096",
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
         }
         # The worker has threads with connections of their own; a database in memory would lock them out.
         config["TEST"] = {"NAME": str(VAR_DIR / "test.sqlite3")}
