@@ -2,7 +2,7 @@
 
 database  two threads for the event loop      ledger  intent and outcome by group commit
 tokens    this worker's share of a limit      lane    deliveries on their way through one engine
-pump      leases, routes, concludes
+pump      leases, routes, concludes                standing  how the engines are, as this worker knows
 """
 
 from delivery.worker.database import Database

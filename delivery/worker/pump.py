@@ -9,17 +9,15 @@ import json
 import logging
 import random
 import time
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from delivery import engine_state, owner
 from delivery.composition import CompiledMessage
 from delivery.conf import conf
-from delivery.core.breaker import Breaker, State
 from delivery.core.dispatch import Candidate, GiveUp, Health, Send, Wait, conclude, decide
 from delivery.core.envelope import MAX_WORDS, Kind, Mailbox, Outcome
-from delivery.core.failover import EngineView
 from delivery.engine_state import News, PoolView
 from delivery.engines import open_engine
 from delivery.engines.base import Engine
@@ -33,6 +31,7 @@ from delivery.worker.database import Database
 from delivery.worker.lane import Item, Lane
 from delivery.worker.ledger import Ledger
 from delivery.worker.settling import answered, unanswered
+from delivery.worker.standing import Standing
 from delivery.worker.tokens import Tokens
 
 logger = logging.getLogger(__name__)
@@ -43,7 +42,6 @@ LOOK_AGAIN = 0.25  # seconds between looks for work when there was none
 REFRESH = 1.0  # seconds between looks at engines, limits and waiting rows
 MESSAGES_KEPT = 100  # compiled, in memory
 GRACE = 10.0  # seconds that a stop waits for answers
-CLEAN = Breaker()  # a success changes nothing here: the usual case, which costs no write
 SOON = timedelta(seconds=REFRESH)
 
 
@@ -101,15 +99,10 @@ class _Session:
         self._asked_to_stop = stop
         self._stop = asyncio.Event()  # of this session: asked to, or its lease ended
         self._lanes: dict[int, Lane] = {}
-        self._pools: dict[int, PoolView] = {}
-        self._engines: dict[int, EngineView] = {}  # of all those pools
+        self._standing = Standing(database)
         self._batches: dict[int, BatchView] = {}
         self._messages: OrderedDict[int, CompiledMessage] = OrderedDict()
         self._in_hand: Counter[int] = Counter()  # leased deliveries by batch
-        self._news: dict[int, list[News]] = defaultdict(list)
-        self._hears = asyncio.Event()
-        self._refusing: set[int] = set()  # engines that want no more; what the workers share does not say so yet
-        self._passed_on = asyncio.Event()
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._lease = 0
         self._lease_good_until = 0.0
@@ -126,7 +119,12 @@ class _Session:
         work = loop.create_task(self._work())
         others = [
             loop.create_task(task)
-            for task in (self._keep_lease(term), self._keep_views(), self._pass_on_news(), self._asked_to_stop.wait())
+            for task in (
+                self._keep_lease(term),
+                self._keep_views(),
+                self._standing.pass_on_for_ever(),
+                self._asked_to_stop.wait(),
+            )
         ]
         try:
             await asyncio.wait([work, self._broken, *others], return_when=asyncio.FIRST_COMPLETED)
@@ -143,8 +141,7 @@ class _Session:
             task.cancel()
         ended = await asyncio.gather(work, self._broken, *others, return_exceptions=True)
         await self._ledger.close()
-        for engine_id, news in self._news.items():
-            await self._database.ask(engine_state.record, engine_id, news)
+        await self._standing.pass_on()
         await asyncio.gather(*(lane.engine.close() for lane in self._lanes.values()))
         await self._database.ask(leasing.end, self._lease)
         return next((e for e in ended if e and not isinstance(e, asyncio.CancelledError | bool)), None)
@@ -166,36 +163,18 @@ class _Session:
     def may_hand_over(self, engine_id: int) -> bool:
         """False once the lease may have ended by this worker's own clock: somebody else may have the deliveries. False
         too for an engine that wants no more: what is marked for it goes back, before a provider locks us out."""
-        if time.monotonic() >= self._lease_good_until or engine_id in self._refusing:
-            return False
-        view = self._engines.get(engine_id)
-        if view is None:
-            return True
-        paused = view.paused_until is not None and view.paused_until > datetime.now(UTC)
-        return view.breaker.state is not State.OPEN and not paused
+        return time.monotonic() < self._lease_good_until and self._standing.wants_more(engine_id)
 
     async def _keep_views(self) -> None:
         while True:
             await self._database.ask(leasing.reap)
             await self._database.ask(leasing.promote)
             await self._database.ask(finish_cancelled)
-            await self._refresh_pools()
+            await self._standing.look_again()
             for engine_id, lane in list(self._lanes.items()):
                 await self._database.ask(engine_state.recover, engine_id)
                 lane.tokens.limits = await self._database.ask(engine_state.limits, engine_id)
             await asyncio.sleep(REFRESH)
-
-    async def _pass_on_news(self) -> None:
-        """Writes what outcomes said of engines, many in one go, and reads back what others made of it."""
-        while True:
-            await self._hears.wait()
-            self._hears.clear()
-            for engine_id in list(self._news):
-                news = self._news.pop(engine_id)
-                await self._database.ask(engine_state.record, engine_id, news)
-            await self._refresh_pools()
-            self._refusing &= self._news.keys()
-            self._passed_on.set()
 
     # ---- leasing and routing ----
 
@@ -220,10 +199,7 @@ class _Session:
 
     async def _lease_and_route(self, batch: BatchView) -> int:
         self._batches[batch.id] = batch
-        if batch.pool not in self._pools:
-            await self._look_at_pool(batch.pool)
-        now = datetime.now(UTC)
-        if not any(engine.able_at(now) == now for engine in self._pools[batch.pool].engines):
+        if not await self._standing.able(batch.pool):
             return 0  # what is ready stays ready: leasing it would only move it to and fro
         if self._in_hand[batch.id] > IN_HAND - LEASED_AT_ONCE:
             return 0
@@ -282,7 +258,7 @@ class _Session:
                     self._settle(unanswered(item.leased, DeliveryState(end), now, words=reason))
 
     def _pool_of(self, item: Item) -> PoolView:
-        return self._pools[self._batches[item.leased.batch].pool]
+        return self._standing[self._batches[item.leased.batch].pool]
 
     async def _open_lane(self, engine_id: int) -> Lane | None:
         stored = await self._database.ask(StoredEngine.objects.get, pk=engine_id)
@@ -301,20 +277,8 @@ class _Session:
     # ---- what a lane asks ----
 
     async def admit(self, engine_id: int) -> int:
-        """How many deliveries the engine may be asked to take now: 0 when its circuit is open or it is paused, 1 for
-        the probe, else any number."""
-        while engine_id in self._refusing:
-            self._passed_on.clear()
-            await self._passed_on.wait()
-        view = self._engines.get(engine_id)
-        now = datetime.now(UTC)
-        if view is None or view.able_at(now) != now:
-            return 0
-        if view.breaker.state is State.CLOSED:
-            return IN_HAND
-        claimed = await self._database.ask(engine_state.claim_probe, engine_id)
-        await self._refresh_pools()
-        return 1 if claimed else 0
+        """How many deliveries the engine may be asked to take now."""
+        return await self._standing.admit(engine_id)
 
     def compose(self, item: Item) -> bool:
         """Renders the mail. What cannot be rendered now (it could when the run began) is kept for a person."""
@@ -358,32 +322,13 @@ class _Session:
             self._batches[item.leased.batch].uncertain,
             now,
             self._rng,
-            alternatives=outcome.kind is Kind.TRANSIENT and _has_other(pool, engine_id, candidate.sender_domain, now),
+            alternatives=outcome.kind is Kind.TRANSIENT
+            and self._standing.has_other(pool.id, engine_id, candidate.sender_domain, now),
             honours_keys=self._lanes[engine_id].engine.honours_keys,
         )
         self._settle(answered(item.leased, verdict, outcome, engine_id, seconds, now))
-        if verdict.health is Health.GOOD:
-            view = self._engines.get(engine_id)
-            if view is None or view.breaker == CLEAN:
-                return
-        if verdict.health in (Health.FATAL, Health.SLOW_DOWN):
-            self._refusing.add(engine_id)
-        self._news[engine_id].append(News(verdict.health, f"{outcome.code} {outcome.text}".strip(), verdict.pause))
-        self._hears.set()
+        self._standing.hear(engine_id, verdict, outcome)
 
     def _settle(self, settlement: Settlement) -> None:
         self._in_hand[settlement.batch] -= 1
         self._ledger.settle(settlement)
-
-    async def _refresh_pools(self) -> None:
-        for pool_id in list(self._pools):
-            await self._look_at_pool(pool_id)
-
-    async def _look_at_pool(self, pool_id: int) -> None:
-        pool = self._pools[pool_id] = await self._database.ask(engine_state.pool_view, pool_id)
-        self._engines.update((engine.id, engine) for engine in pool.engines)
-
-
-def _has_other(pool: PoolView, engine_id: int, domain: str, now: datetime) -> bool:
-    """True when another engine of the pool could take this delivery at once."""
-    return any(e.id != engine_id and e.sends_for(domain) and e.able_at(now) == now for e in pool.engines)

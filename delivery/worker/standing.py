@@ -1,0 +1,112 @@
+"""How the engines stand, as this worker knows: read from what the workers share, and at once from its own outcomes.
+
+What outcomes say is passed on to the shared state in batches; until the answer is back, an engine that wants no more is
+taken at its word here. The rules are the core's; `delivery.engine_state` writes.
+"""
+
+import asyncio
+from collections import defaultdict
+from datetime import UTC, datetime
+
+from delivery import engine_state
+from delivery.core.breaker import Breaker, State
+from delivery.core.dispatch import Health, Verdict
+from delivery.core.envelope import Outcome
+from delivery.core.failover import EngineView
+from delivery.engine_state import News, PoolView
+from delivery.worker.database import Database
+
+ANY_NUMBER = 1_000_000
+CLEAN = Breaker()  # a success changes nothing here: the usual case, which costs no write
+
+
+class Standing:
+    """The pools this worker has to do with, and their engines."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._pools: dict[int, PoolView] = {}
+        self._engines: dict[int, EngineView] = {}  # of all those pools
+        self._news: dict[int, list[News]] = defaultdict(list)
+        self._hears = asyncio.Event()
+        self._refusing: set[int] = set()  # engines that want no more; what the workers share does not say so yet
+        self._passed_on = asyncio.Event()
+
+    def __getitem__(self, pool_id: int) -> PoolView:
+        """A pool that was looked at before."""
+        return self._pools[pool_id]
+
+    async def able(self, pool_id: int) -> bool:
+        """True when any engine of the pool may be asked now."""
+        if pool_id not in self._pools:
+            await self._look_at(pool_id)
+        now = datetime.now(UTC)
+        return any(engine.able_at(now) == now for engine in self._pools[pool_id].engines)
+
+    def has_other(self, pool_id: int, engine_id: int, domain: str, now: datetime) -> bool:
+        """True when another engine of the pool could take a delivery from `domain` at once."""
+        engines = self._pools[pool_id].engines
+        return any(e.id != engine_id and e.sends_for(domain) and e.able_at(now) == now for e in engines)
+
+    def wants_more(self, engine_id: int) -> bool:
+        """False for an engine that said to stop or slow down: what is marked for it goes back, before a provider locks
+        us out. A half-open circuit does want its probe."""
+        if engine_id in self._refusing:
+            return False
+        view = self._engines.get(engine_id)
+        if view is None:
+            return True
+        paused = view.paused_until is not None and view.paused_until > datetime.now(UTC)
+        return view.breaker.state is not State.OPEN and not paused
+
+    async def admit(self, engine_id: int) -> int:
+        """How many deliveries the engine may be asked to take now: 0 when its circuit is open or it is paused, 1 for
+        the probe, else any number."""
+        while engine_id in self._refusing:
+            self._passed_on.clear()
+            await self._passed_on.wait()
+        view = self._engines.get(engine_id)
+        now = datetime.now(UTC)
+        if view is None or view.able_at(now) != now:
+            return 0
+        if view.breaker.state is State.CLOSED:
+            return ANY_NUMBER
+        claimed = await self._database.ask(engine_state.claim_probe, engine_id)
+        await self.look_again()
+        return 1 if claimed else 0
+
+    def hear(self, engine_id: int, verdict: Verdict, outcome: Outcome) -> None:
+        """Takes in what an outcome says of its engine."""
+        if verdict.health is Health.GOOD:
+            view = self._engines.get(engine_id)
+            if view is None or view.breaker == CLEAN:
+                return
+        if verdict.health in (Health.FATAL, Health.SLOW_DOWN):
+            self._refusing.add(engine_id)
+        self._news[engine_id].append(News(verdict.health, f"{outcome.code} {outcome.text}".strip(), verdict.pause))
+        self._hears.set()
+
+    async def pass_on_for_ever(self) -> None:
+        """Writes the news, many in one go, and reads back what others made of it."""
+        while True:
+            await self._hears.wait()
+            self._hears.clear()
+            await self.pass_on()
+            await self.look_again()
+            self._refusing &= self._news.keys()
+            self._passed_on.set()
+
+    async def pass_on(self) -> None:
+        """Writes the news there is."""
+        for engine_id in list(self._news):
+            news = self._news.pop(engine_id)
+            await self._database.ask(engine_state.record, engine_id, news)
+
+    async def look_again(self) -> None:
+        """Reads how all the engines stand."""
+        for pool_id in list(self._pools):
+            await self._look_at(pool_id)
+
+    async def _look_at(self, pool_id: int) -> None:
+        pool = self._pools[pool_id] = await self._database.ask(engine_state.pool_view, pool_id)
+        self._engines.update((engine.id, engine) for engine in pool.engines)
