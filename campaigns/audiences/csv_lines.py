@@ -40,7 +40,7 @@ def read_lines(chunks: Iterable[bytes], where: str, encoding: str) -> Iterator[s
         except UnicodeDecodeError as error:
             before = newlines.decode(error.object[: error.start].decode(encoding, "replace"), final=True)
             raise _undecodable(where, count + before.count("\n") + 1, encoding, error) from error
-        except UnicodeError as error:  # the codec objects to the file as a whole: UTF-16 of unknown byte order
+        except UnicodeError as error:  # the codec objects to the file as a whole
             raise AudienceRefused(where, str(error), "Save the file as UTF-8, or set its encoding") from error
         *complete, pending = (pending + text).split("\n")
         for line in complete:
@@ -70,11 +70,17 @@ def _blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
 def _decoder(where: str, encoding: str) -> codecs.IncrementalDecoder:
     try:
         "a".encode(encoding)  # refuses the codecs that are no text encodings, such as "hex" and "rot13"
-        return codecs.getincrementaldecoder(encoding)()
+        decoder = codecs.getincrementaldecoder(encoding)()
     except (LookupError, ValueError) as error:
         raise AudienceRefused(
             where, f"{encoding!r} is not an encoding", "Set one such as utf-8, cp1252, iso-8859-15 or utf-16-le"
         ) from error
+    # With a mark the byte order is known by now. Without one, some versions of Python guess.
+    if codecs.lookup(encoding).name == "utf-16":
+        raise AudienceRefused(
+            where, "UTF-16 without a byte order mark", "Save the file as UTF-8, or set its encoding to utf-16-le"
+        )
+    return decoder
 
 
 def _undecodable(where: str, line: int, encoding: str, error: UnicodeDecodeError) -> AudienceRefused:

@@ -265,7 +265,7 @@ def test_a_delimiter_that_is_given_is_believed():
         (b"\n\nemail,email\n", {}, "line 3: the column 'email' is there twice"),
         (b'"email"x,b\n', {}, "line 1: the header has text after a closing quote"),
         ("email,name\n".encode("utf-16-le"), {}, "UTF-16 without a byte order mark"),
-        ("email,name\n".encode("utf-16-le"), {"encoding": "utf-16"}, "UTF-16 stream does not start with BOM"),
+        ("email,name\n".encode("utf-16-le"), {"encoding": "utf-16"}, "UTF-16 without a byte order mark"),
         (b"email,n\r\na@x.de,1\r\nb@x.de,Jos\xe9\r\n", {}, "line 3: the byte 0xE9 is not utf-8"),
         (b"email,n\ra@x.de,1\rb@x.de,Jos\xe9\r", {}, "line 3: the byte 0xE9 is not utf-8"),
         (b"email\na@x.de\n\xc3", {}, "line 3: the byte 0xC3 is not utf-8 (unexpected end of data)"),
