@@ -13,8 +13,8 @@ from delivery.engine_state import Limits
 from delivery.worker.database import Database
 
 LONGEST_NAP = 1.0  # then the limits are looked at again: an operator may have changed them
-# Between two draws, when the first did not give all that was wanted: tokens gather meanwhile. To ask for each as it falls
-# costs more than the mails.
+# Between two draws, when the first did not give all that was wanted: tokens gather meanwhile. Asking for each
+# as it falls costs more than the mails.
 GATHER = 25_000_000  # nanoseconds
 
 
