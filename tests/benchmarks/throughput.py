@@ -31,6 +31,7 @@ def outreach(port: int, messages: int, database_url: str) -> dict:
         "OUTREACH_SECRET_KEYS": Fernet.generate_key().decode(),
         "OUTREACH_LOG_LEVEL": "WARNING",
     }
+    subprocess.run([sys.executable, "manage.py", "migrate", "--verbosity", "0"], env=environment, check=True)
     command = [sys.executable, "-m", "tests.benchmarks.contender", str(port), str(messages)]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     result = json.loads(done.stdout)
