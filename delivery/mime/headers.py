@@ -7,7 +7,7 @@ come only once. A value that no header can carry is a ValueError that names the 
 import re
 from binascii import b2a_base64
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 
 import idna
@@ -95,10 +95,16 @@ def _address(header: str, address: str) -> str:
         raise ValueError(f"header {header} cannot hold {address!r}: {error}") from error
 
 
-@lru_cache(maxsize=16)  # neighbours leave in the same second
 def date_header(date: datetime) -> bytes:
+    """The Date header, in the date's own zone."""
     if date.tzinfo is None:
         raise ValueError("header Date needs an aware datetime")
+    # Two zones' names of one instant are equal and have the same hash; their headers differ.
+    return _date_header(date.replace(microsecond=0), date.utcoffset())
+
+
+@lru_cache(maxsize=16)  # neighbours leave in the same second
+def _date_header(date: datetime, offset: timedelta) -> bytes:
     iso = date.isoformat(" ", "seconds")  # 2026-08-31 09:30:00+02:00, at a tenth of the cost of strftime
     day, month = _DAYS[date.weekday()], _MONTHS[date.month - 1]
     return f"Date: {day}, {date.day} {month} {iso[:4]} {iso[11:19]} {iso[19:22]}{iso[23:25]}\r\n".encode()

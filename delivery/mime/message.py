@@ -32,7 +32,7 @@ class CompiledFrame:
     def build(self, envelope: Envelope) -> bytes:
         """The complete mail for one recipient. Raises ValueError when the envelope holds what no mail can carry."""
         chunks = [
-            date_header(envelope.date.replace(microsecond=0)),
+            date_header(envelope.date),
             self.sender,
             mailbox_header("To", envelope.recipient),
             self.reply_to,

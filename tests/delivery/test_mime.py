@@ -723,3 +723,12 @@ def test_a_header_may_come_again_where_nothing_forbids_it():
 def test_what_no_mail_can_carry_is_refused_with_a_sentence(envelope, sentence):
     with pytest.raises(ValueError, match=re.escape(sentence)):
         build(envelope)
+
+
+def test_the_same_instant_in_two_zones_is_written_in_each():
+    instant = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    elsewhere = instant.astimezone(timezone(timedelta(hours=1)))
+
+    written = [str(parsed(build(an_envelope(date=date)))["Date"]) for date in (instant, elsewhere)]
+
+    assert written == ["Thu, 01 Jan 2026 12:00:00 +0000", "Thu, 01 Jan 2026 13:00:00 +0100"]
