@@ -105,8 +105,6 @@ def record(engine_id: int, news: Sequence[News]) -> None:
 
 def _take_in(state: EngineState, news: News, now: datetime) -> bool:
     health, words, pause = news.health, news.words, news.pause
-    if health is Health.SILENT:
-        return False
     if health is Health.GOOD:
         before = state.breaker
         _set_breaker(state, before.record_success())

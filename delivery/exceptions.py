@@ -3,7 +3,6 @@
 DeliveryError
 ├── SecretUnreadable
 ├── EngineMisconfigured
-├── LeaseLost
 └── IllegalTransition
 """
 
@@ -18,10 +17,6 @@ class SecretUnreadable(DeliveryError):
 
 class EngineMisconfigured(DeliveryError):
     """An engine's settings cannot work; the message says which and why."""
-
-
-class LeaseLost(DeliveryError):
-    """Another worker may have this worker's deliveries: nothing more may be handed over under this lease."""
 
 
 class IllegalTransition(DeliveryError):

@@ -46,7 +46,6 @@ class Health(StrEnum):
     FAULT = "fault"
     FATAL = "fatal"
     SLOW_DOWN = "slow_down"
-    SILENT = "silent"  # says nothing either way
 
 
 class Candidate(NamedTuple):

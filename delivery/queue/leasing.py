@@ -86,12 +86,6 @@ def promote() -> int:
         return cursor.rowcount
 
 
-def next_wake(batch_id: int) -> datetime | None:
-    """When the first waiting delivery of a batch becomes ready."""
-    waiting = Delivery.objects.filter(batch=batch_id, state=DeliveryState.WAITING)
-    return waiting.order_by("not_before").values_list("not_before", flat=True).first()
-
-
 def give_back(lease_id: int) -> int:
     """What this worker leased and never marked is ready again. Returns how many."""
     return Delivery.objects.filter(lease=lease_id, state=DeliveryState.LEASED).update(

@@ -71,7 +71,7 @@ class Ledger:
             settlements, self._settlements = self._settlements, []
             try:
                 allowed = await self._database.commit(_write, self._lease, marks_of(marks), settlements)
-            except BaseException as error:
+            except BaseException as error:  # whatever it is, nobody may go on waiting for an answer that cannot come
                 for _, future in marks:
                     if not future.done():
                         future.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())

@@ -295,7 +295,9 @@ def test_settings_that_cannot_work_are_refused_at_their_field(crm, given, field,
     [{"kind": "csv"}, {"kind": "sql", "connection": "crm", "query": "SELECT mail FROM people WHERE points > 1"}],
 )
 def test_settings_that_can_work_are_taken(crm, given):
-    Audience(name="Good", slug="good", **given).clean()
+    audience = Audience(name="Good", slug="good", **given)
+
+    assert audience.clean() is None
 
 
 @pytest.mark.django_db
