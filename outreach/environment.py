@@ -4,6 +4,7 @@ A bad value is not raised here: it is kept as a Problem, the setting gets a harm
 stops the process with every problem at once. Knows nothing of what the settings are for.
 """
 
+import ipaddress
 import json
 import re
 import zoneinfo
@@ -141,4 +142,36 @@ class Environment:
         if not good:
             self._reject(name, f"{expected}; names in lower case, URLs of {' or '.join(schemes)}")
             return {}
+        return found
+
+    def networks(self, name: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+        """IP networks and single addresses, parted by commas."""
+        found = []
+        for part in self.listed(name):
+            try:
+                found.append(ipaddress.ip_network(part))
+            except ValueError:
+                self._reject(name, f"networks such as 10.20.0.0/16 or single addresses, parted by commas; not {part!r}")
+        return found
+
+    def email_backends(self, name: str, default: str) -> dict[str, tuple[str, dict]]:
+        """A JSON object from names to Django email backends, each a dotted path or an object with `backend` and
+        `options`. `default` is always among them."""
+        expected = (
+            'a JSON object such as {"office": "anymail.backends.postmark.EmailBackend"} or {"office": {"backend": '
+            '"django.core.mail.backends.smtp.EmailBackend", "options": {"host": "mail.example"}}}'
+        )
+        found = {"default": (default, {})}
+        try:
+            given = json.loads(self.text(name) or "{}")
+            for key, value in given.items():
+                value = {"backend": value} if isinstance(value, str) else dict(value)
+                path, options = value.pop("backend"), dict(value.pop("options", {}))
+                good = re.fullmatch(r"[a-z][a-z0-9_-]{0,49}", key) and re.fullmatch(r"\w+(\.\w+)+", path)
+                if value or not good:
+                    raise ValueError
+                found[key] = (path, options)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            # The options may hold a password, so the value is not repeated.
+            self._reject(name, f"{expected}; names in lower case")
         return found

@@ -119,6 +119,8 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_URL.startswith("https://")
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.boolean("BEHIND_HTTPS_PROXY", False) else None
 X_FRAME_OPTIONS = "DENY"
 
+EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+
 # How long a worker may be silent before its deliveries are taken from it.
 LEASE_SECONDS = env.whole("OUTREACH_LEASE_SECONDS", 30, 5, 600)
 WORKERS = env.whole("OUTREACH_WORKERS", 2, 1, 64)
@@ -129,6 +131,9 @@ OUTREACH = {
     "LEASE_SECONDS": LEASE_SECONDS,
     "AUDIENCE_DATABASES": env.named_urls("OUTREACH_AUDIENCE_DATABASES", ("postgres", "postgresql", "sqlite")),
     "OUTPUT_DIR": env.directory("OUTREACH_OUTPUT_DIR", BASE_DIR / "output"),
+    "ALLOWED_NETWORKS": env.networks("OUTREACH_ALLOWED_NETWORKS"),
+    "REDIS_URL": env.url("REDIS_URL", "", ("redis", "rediss", "unix")),
+    "DJANGO_BACKENDS": env.email_backends("OUTREACH_DJANGO_BACKENDS", EMAIL_BACKEND),
     "LISTED_PROBLEMS": env.whole("OUTREACH_LISTED_PROBLEMS", 1000, 10, 100_000),
 }
 

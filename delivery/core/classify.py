@@ -11,6 +11,19 @@ from datetime import timedelta
 from enum import StrEnum
 
 from delivery.core.envelope import Kind, Outcome
+from delivery.core.meaning import (
+    DEAD,
+    ENGINE,
+    LONGEST_WAIT,
+    MESSAGE,
+    QUOTA_USED,
+    SLOWER,
+    THIS_MAILBOX,
+    TROUBLE,
+    UNUSUAL_RATE,
+    UNWILLING,
+    Meaning,
+)
 
 
 class Stage(StrEnum):
@@ -27,26 +40,6 @@ class Stage(StrEnum):
     RSET = "rset"
     QUIT = "quit"
 
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The part of an Outcome that a row of the table decides. `wait` stands in when the text names no time."""
-
-    kind: Kind
-    hard: bool = False
-    faults_engine: bool = True
-    wait: timedelta | None = None
-
-
-DEAD = Verdict(Kind.RECIPIENT, hard=True)
-UNWILLING = Verdict(Kind.RECIPIENT)
-MESSAGE = Verdict(Kind.MESSAGE)
-ENGINE = Verdict(Kind.ENGINE)
-SLOWER = Verdict(Kind.THROTTLED)
-UNUSUAL_RATE = Verdict(Kind.THROTTLED, wait=timedelta(minutes=10))  # Gmail asks for that much after 4.7.28
-QUOTA_USED = Verdict(Kind.THROTTLED, wait=timedelta(hours=4))  # daily quotas roll: some is free again after hours
-TROUBLE = Verdict(Kind.TRANSIENT)
-THIS_MAILBOX = Verdict(Kind.TRANSIENT, faults_engine=False)
 
 LOGGING_ON = (Stage.GREETING, Stage.EHLO, Stage.STARTTLS, Stage.AUTH)
 FROM_RCPT_ON = (Stage.RCPT, Stage.DATA, Stage.DOT)
@@ -75,7 +68,7 @@ class Row:
     A code of one digit stands for its class. A status may end in `*`; NO_STATUS means that the reply bears none.
     """
 
-    verdict: Verdict
+    meaning: Meaning
     codes: tuple[int, ...] = ()
     status: tuple[str, ...] = ()
     stages: tuple[Stage, ...] = ()
@@ -153,7 +146,6 @@ _WAIT = re.compile(
     r"\b(?:in|for|after|wait)\s+(\d{1,6})\s*(s|secs?|seconds?|m|mins?|minutes?|h|hours?)\b", re.IGNORECASE
 )
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
-LONGEST_WAIT = timedelta(days=1)
 
 
 def classify_reply(stage: Stage, code: int, text: str) -> Outcome:
@@ -171,14 +163,14 @@ def classify_reply(stage: Stage, code: int, text: str) -> Outcome:
     if family not in (4, 5):
         return Outcome(Kind.UNKNOWN if stage is Stage.DOT else Kind.TRANSIENT, label, words)
 
-    verdict = next(row.verdict for row in TABLE if row.matches(stage, code, status, words))
+    meaning = next(row.meaning for row in TABLE if row.matches(stage, code, status, words))
     return Outcome(
-        verdict.kind,
+        meaning.kind,
         label,
         words,
-        retry_after=_retry_after(verdict, words),
-        hard=verdict.hard,
-        faults_engine=verdict.faults_engine,
+        retry_after=_retry_after(meaning, words),
+        hard=meaning.hard,
+        faults_engine=meaning.faults_engine,
     )
 
 
@@ -201,10 +193,10 @@ def _provider_id(words: str) -> str:
     return match[match.lastindex or 0] if match else ""
 
 
-def _retry_after(verdict: Verdict, words: str) -> timedelta | None:
-    if verdict.kind not in (Kind.THROTTLED, Kind.TRANSIENT):
+def _retry_after(meaning: Meaning, words: str) -> timedelta | None:
+    if meaning.kind not in (Kind.THROTTLED, Kind.TRANSIENT):
         return None
     match = _WAIT.search(words)
     if match is None:
-        return verdict.wait
+        return meaning.wait
     return min(timedelta(seconds=int(match[1]) * _SECONDS[match[2][0].lower()]), LONGEST_WAIT)

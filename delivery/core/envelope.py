@@ -4,6 +4,7 @@ Decides nothing and knows no provider, no database and no clock. Everything an e
 on the Envelope; everything the queue needs to go on is on the Outcome.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -53,7 +54,8 @@ class Envelope:
 
     `key` is the idempotency key, for providers that honour one; `message_id` (without angle brackets) is derived from
     it. Both stay the same however often the envelope is tried. `text` is never empty unless `html` is the only part;
-    `html` is "" when there is none. `headers` are this recipient's own header fields, beside the frame's.
+    `html` is "" when there is none. `headers` are this recipient's own header fields, beside the frame's. `data` is
+    what the mail was rendered from, for engines that pass on records rather than mails.
     """
 
     key: str
@@ -65,6 +67,7 @@ class Envelope:
     html: str
     date: datetime
     headers: tuple[tuple[str, str], ...] = ()
+    data: Mapping[str, object] = field(default_factory=dict, repr=False)
 
 
 class Kind(StrEnum):
@@ -91,6 +94,8 @@ class Outcome:
     `hard` (RECIPIENT only): the address is dead, not merely unwilling: it is to be suppressed.
     `faults_engine` (TRANSIENT only): the trouble is the engine's and counts for its breaker; False when it concerns
     this recipient alone (a full mailbox, greylisting).
+    `shared` (RECIPIENT and MESSAGE only): the whole call was refused, none of its envelopes was taken, and the answer
+    does not say which of them is to blame.
     """
 
     kind: Kind
@@ -99,7 +104,8 @@ class Outcome:
     provider_id: str = ""
     retry_after: timedelta | None = None
     hard: bool = False
-    faults_engine: bool = field(default=True)
+    faults_engine: bool = True
+    shared: bool = False
 
     def __post_init__(self) -> None:
         if len(self.text) > MAX_WORDS:

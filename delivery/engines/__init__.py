@@ -1,11 +1,11 @@
 """The kinds of engines there are, by name. A new kind is a module beside these and one line in `KINDS`."""
 
-from delivery.engines import base, sandbox, smtp_kind
+from delivery.engines import base, postmark, sandbox, smtp_kind
 from delivery.engines.kind import EngineKind
 from delivery.exceptions import EngineMisconfigured
 from delivery.models import Engine
 
-KINDS: dict[str, EngineKind] = {kind.slug: kind for kind in (smtp_kind.KIND, sandbox.KIND)}
+KINDS: dict[str, EngineKind] = {kind.slug: kind for kind in (smtp_kind.KIND, postmark.KIND, sandbox.KIND)}
 
 
 def kind_of(engine: Engine) -> EngineKind:

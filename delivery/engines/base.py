@@ -5,9 +5,17 @@ breaker or the retry policy, and it never retries by itself what a server has re
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from delivery.core.envelope import Envelope, Outcome
+
+
+class Finding(NamedTuple):
+    """Something wrong with an engine's settings, as one sentence for the operator. `certain`: the provider said so;
+    else it could not be asked, or did not want to tell."""
+
+    words: str
+    certain: bool = True
 
 
 class Engine(Protocol):
@@ -24,12 +32,13 @@ class Engine(Protocol):
 
     async def send(self, envelopes: Sequence[Envelope]) -> list[Outcome]:
         """One outcome for each envelope, in order. Raises nothing but `asyncio.CancelledError`: every fault of the
-        provider or the network is an Outcome."""
+        provider or the network is an Outcome. A `shared` one for each of several envelopes says that one of them spoilt
+        the call for all: the worker sends smaller batches until it is found."""
         ...
 
-    async def check(self) -> list[str]:
+    async def check(self, domains: frozenset[str]) -> list[Finding]:
         """What is wrong with the settings, found by talking to the provider without sending a mail; [] when all is
-        well. Each problem is one sentence for the operator."""
+        well. `domains`: the From domains that the engine is to send for, as far as they are known."""
         ...
 
     async def close(self) -> None:

@@ -7,6 +7,7 @@ from django import forms
 from django.db import connection
 
 from delivery.core.envelope import Envelope, Kind, Outcome
+from delivery.engines.base import Finding
 from delivery.engines.kind import EngineKind, Options, Secrets
 from delivery.mime import Builder
 from delivery.models import KeptMail
@@ -41,7 +42,7 @@ class SandboxEngine:
             return [Outcome(Kind.TRANSIENT, text=f"could not be kept: {error}")] * len(envelopes)
         return [Outcome(Kind.ACCEPTED, text="kept in the sandbox", provider_id=mail.key) for mail in mails]
 
-    async def check(self) -> list[str]:
+    async def check(self, domains: frozenset[str] = frozenset()) -> list[Finding]:
         return []
 
     async def close(self) -> None:

@@ -62,13 +62,13 @@ def text_header(name: str, value: str) -> bytes:
 
 def mailbox_header(name: str, mailbox: Mailbox) -> bytes:
     """A header with one mailbox. A domain goes as A-label, unless the local part needs SMTPUTF8 in any case."""
-    address = _address(name, mailbox.address)
+    address = sendable_address(name, mailbox.address)
     refuse_controls(name, mailbox.name)
     display = mailbox.name.strip(" ")
     if not display:
         return f"{name}: {address}\r\n".encode()
     if display.isascii() and "=?" not in display:  # which some readers would decode even within quotes
-        phrase = display if _PLAIN_NAME.fullmatch(display) else _quoted(display)
+        phrase = display if _PLAIN_NAME.fullmatch(display) else quoted(display)
         if line := _simple(f"{name}: {phrase} <{address}>\r\n"):
             return line
         words = _text_words(phrase)
@@ -77,11 +77,13 @@ def mailbox_header(name: str, mailbox: Mailbox) -> bytes:
     return _folded(name, [("", display, True), (" ", f"<{address}>", False)])
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """A quoted-string (RFC 5322 §3.2.4)."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _address(header: str, address: str) -> str:
+def sendable_address(header: str, address: str) -> str:
+    """The address as it stands in a header and in an envelope. Raises ValueError for what is no address."""
     if len(address) > LONGEST_ADDRESS or not _ADDRESS.fullmatch(address):
         raise ValueError(f"header {header} cannot hold {address!r}: not an e-mail address")
     if address.isascii():
@@ -120,7 +122,7 @@ def extra_headers(headers: Headers, taken: frozenset[str]) -> tuple[bytes, froze
     """The header lines, and the names among them and `taken` that must not come again."""
     lines = []
     for name, value in headers:
-        key = _extra_header_key(name)
+        key = extra_header_key(name)
         if key in SINGLE_HEADERS:
             if key in taken:
                 raise ValueError(f"header {name} is given twice; a mail has it at most once")
@@ -130,7 +132,8 @@ def extra_headers(headers: Headers, taken: frozenset[str]) -> tuple[bytes, froze
 
 
 @lru_cache(maxsize=256)
-def _extra_header_key(name: str) -> str:
+def extra_header_key(name: str) -> str:
+    """The name in lower case. Raises ValueError for one that no extra header may have."""
     if not _HEADER_NAME.fullmatch(name):
         raise ValueError(f"header {name!r} is not a header name: 1 to 70 characters of ASCII without space and colon")
     key = name.lower()

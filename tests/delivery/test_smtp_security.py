@@ -76,7 +76,8 @@ def send(settings, times=1, run=asyncio.run):
 
 
 def check(settings):
-    return asyncio.run(asyncio.wait_for(SmtpEngine(settings, lambda envelope: b"").check(), 30))
+    findings = asyncio.run(asyncio.wait_for(SmtpEngine(settings, lambda envelope: b"").check(), 30))
+    return [finding.words for finding in findings]
 
 
 def tls(certificates, name, security):

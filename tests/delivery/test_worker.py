@@ -96,7 +96,7 @@ class FakeEngine:
         self._times[address] += 1
         return self._answer(address, self._times[address])
 
-    async def check(self):
+    async def check(self, domains):
         return []
 
     async def close(self):

@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 
 from delivery.core.classify import Stage
 from delivery.core.envelope import Envelope, Kind, Outcome
+from delivery.engines.base import Finding
 from delivery.engines.smtp.connection import IN_FLIGHT, Connection
 from delivery.engines.smtp.events import Ended, Finished
 from delivery.engines.smtp.handshake import Refusal
@@ -46,18 +47,19 @@ class SmtpEngine:
                 job.cancel()
             raise
 
-    async def check(self) -> list[str]:
-        """What is wrong with the settings, found by connecting and logging in; [] when all is well."""
+    async def check(self, domains: frozenset[str] = frozenset()) -> list[Finding]:
+        """What is wrong with the settings, found by connecting and logging in; [] when all is well. A server says what
+        it thinks of a From domain only when it is given a mail."""
         problems = validate(self._settings)
         if problems:
-            return problems
+            return [Finding(problem) for problem in problems]
         settings = replace(self._settings, timeouts=_at_most(CHECK_PATIENCE, self._settings.timeouts))
         context = tls_context(settings)
         if isinstance(context, Refusal):
-            return [context.outcome.text]
+            return [Finding(context.outcome.text)]
         result = await open_connection(settings, _Nobody(), context)
         if isinstance(result, Refusal):
-            return [await _explain(settings, result)]
+            return [Finding(await _explain(settings, result), certain=result.outcome.kind is Kind.ENGINE)]
         await farewell(result)
         return []
 
