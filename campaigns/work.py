@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import uvloop
 
-from delivery.worker import Database, Pump
+from delivery.worker import Database, Pump, Surroundings
 
 Watch = Callable[[Pump, Database], "asyncio.Future[None]"]
 
@@ -30,7 +30,7 @@ def pump(only: int | None = None, *, seconds: float | None = None, watch: Watch 
 
 async def _pump(only: int | None, seconds: float | None, watch: Watch | None) -> None:
     database = Database()
-    pump = Pump(database, only=only, until_done=True)
+    pump = Pump(Surroundings(database), only=only, until_done=True)
     loop = asyncio.get_running_loop()
     alarm = loop.call_later(seconds, pump.stop.set) if seconds is not None else None
     beside = watch(pump, database) if watch else None

@@ -49,9 +49,18 @@ class Answer:
         text = self.body[: 20 * KEPT_WORDS].decode("utf-8", "replace")
         if "<" in text:
             text = _TAGS.sub(" ", _UNSEEN.sub(" ", text))
-        return " ".join(text.split())[:KEPT_WORDS]
+        return " ".join(plain(text).split())[:KEPT_WORDS]
 
 
+def plain(value: object) -> str:
+    """What a field of an answer says, as text that any database keeps; "" when it is neither text nor a number."""
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        return ""
+    return _UNKEPT.sub(" ", str(value))
+
+
+# PostgreSQL keeps no NUL, no database half of a surrogate pair, and no reader needs the other control characters.
+_UNKEPT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]+")
 _UNSEEN = re.compile(r"<(script|style|head)\b.*?(</\1\s*>|\Z)", re.IGNORECASE | re.DOTALL)
 _TAGS = re.compile(r"<[^>]*(>|\Z)")
 
@@ -140,6 +149,11 @@ def classify_words(
         faults_engine=meaning.faults_engine,
         shared=shared and meaning.kind in (Kind.MESSAGE, Kind.RECIPIENT),
     )
+
+
+def unread(answer: Answer) -> Outcome:
+    """The outcome of an answer that says yes and does not say to what: the mail was handed over, and that is all."""
+    return Outcome(Kind.UNKNOWN, str(answer.status), answer.words())
 
 
 def told_to_wait(

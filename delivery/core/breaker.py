@@ -22,9 +22,9 @@ PROBE_HEARD = timedelta(seconds=1)
 @dataclass(frozen=True, slots=True)
 class BreakerPolicy:
     """`threshold` faults in a row open the circuit; it cools off for `cool_off`, doubled each time a probe fails, up
-    to `longest`."""
+    to `longest`. None: it never opens."""
 
-    threshold: int = 5
+    threshold: int | None = 5
     cool_off: timedelta = timedelta(seconds=15)
     longest: timedelta = timedelta(minutes=10)
 
@@ -66,7 +66,7 @@ class Breaker:
 
     def record_fault(self, now: datetime, policy: BreakerPolicy, *, fatal: bool = False) -> "Breaker":
         """The engine failed. `fatal`: nothing will work there until a person acts, so the circuit opens at once."""
-        if self.state is State.OPEN:
+        if self.state is State.OPEN or policy.threshold is None:
             return self
         faults = self.faults + 1
         if self.state is State.CLOSED and faults < policy.threshold and not fatal:

@@ -5,15 +5,14 @@ worker and the simulator ask exactly these two; neither adds a rule of its own.
 """
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
+from delivery.core.condition import Health
 from delivery.core.envelope import Kind, Outcome
-from delivery.core.failover import EngineView, choose
-from delivery.core.retry import RetryPolicy
+from delivery.core.failover import Roster, choose
+from delivery.core.retry import RetryPolicy, Trouble
 
 # How long a delivery waits when nothing says when an engine will be able again: a person has to act.
 NOBODY_ABLE = timedelta(minutes=5)
@@ -39,15 +38,6 @@ class End(StrEnum):
     UNCERTAIN = "uncertain"
 
 
-class Health(StrEnum):
-    """What an outcome says of the engine."""
-
-    GOOD = "good"
-    FAULT = "fault"
-    FATAL = "fatal"
-    SLOW_DOWN = "slow_down"
-
-
 class Candidate(NamedTuple):
     """What the policy may know of one delivery. `attempts`: those that counted. `since`: when it was first tried; its
     age counts from there, because waiting for its turn in a long queue is no failure."""
@@ -64,34 +54,33 @@ class Candidate(NamedTuple):
         return End.UNCERTAIN if self.pinned else end
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     engine: int
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(NamedTuple):
     until: datetime
+    reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class GiveUp:
+class GiveUp(NamedTuple):
     end: End
     reason: str
 
 
 def decide(
-    candidate: Candidate, engines: Sequence[EngineView], retry: RetryPolicy, now: datetime
+    candidate: Candidate, roster: Roster, retry: RetryPolicy, now: datetime, rng: random.Random
 ) -> Send | Wait | GiveUp:
-    """Send by which engine, wait until when, or give up."""
+    """Send by which engine, wait until when, or give up. A delivery waits while no engine is able or may send for its
+    domain, and is given up for that only when it was tried before and the policy's time is used up: a person can still
+    mend an engine, nobody calls a dead letter back by himself."""
     if candidate.deadline is not None and now > candidate.deadline:
         return GiveUp(candidate.given_up(End.EXPIRED), "its deadline has passed")
-    if not any(engine.sends_for(candidate.sender_domain) for engine in engines):
-        return GiveUp(candidate.given_up(End.DEAD), f"no engine of the pool may send for {candidate.sender_domain}")
     choice = choose(
-        engines,
+        roster,
         candidate.sender_domain,
         now,
+        rng,
         avoid=candidate.last_engine if candidate.attempts else None,
         pinned=candidate.last_engine if candidate.pinned else None,
     )
@@ -99,7 +88,9 @@ def decide(
         return Send(choice.engine)
     if candidate.since is not None and now - candidate.since > retry.max_age:
         return GiveUp(candidate.given_up(End.DEAD), f"no engine was able for {retry.max_age}")
-    return Wait(choice.at or now + NOBODY_ABLE)
+    if not choice.fits:
+        return Wait(now + NOBODY_ABLE, f"no engine of the pool may send for {candidate.sender_domain}")
+    return Wait(choice.at or now + NOBODY_ABLE, "no engine of the pool is able now")
 
 
 class Verdict(NamedTuple):
@@ -148,12 +139,13 @@ def conclude(
         case Kind.UNKNOWN:
             if not honours_keys and uncertain is UncertainPolicy.HOLD:
                 return Verdict(tried, End.UNCERTAIN, health=Health.FAULT)
-            at = retry.next_at(tried, since, now, rng)
+            at = retry.next_at(Trouble.UNKNOWN, tried, since, now, rng)
             end = None if at else End.UNCERTAIN
             return Verdict(tried, end, at, pinned=True, health=Health.FAULT)
         case Kind.TRANSIENT:
             health = Health.FAULT if outcome.faults_engine else Health.GOOD
-            at = retry.next_at(tried, since, now, rng)
+            trouble = Trouble.ENGINE if outcome.faults_engine else Trouble.MAILBOX
+            at = retry.next_at(trouble, tried, since, now, rng)
             if at and outcome.faults_engine and alternatives and not candidate.pinned:
                 at = now
             return Verdict(

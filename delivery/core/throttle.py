@@ -44,6 +44,12 @@ class Rate:
         interval = -(-period.nanoseconds // quantity)
         return cls(interval, burst or max(1, SECOND // interval))
 
+    @classmethod
+    def within(cls, quantity: int, period: Period, burst: int) -> "Rate":
+        """A rate by which no window shorter than one `period` holds more than `quantity` tokens, the burst included."""
+        burst = min(burst, quantity)
+        return cls(-(-period.nanoseconds // (quantity - burst + 1)), burst)
+
     @property
     def lateness(self) -> int:
         """How long after its grant a token may be used, in nanoseconds: what half the burst can make up for."""
@@ -88,6 +94,15 @@ def draw(rate: Rate, state: int, now: int, wanted: int) -> Grant:
     following = start + tokens * rate.interval if tokens else state
     wait = max(0, max(following, now) + rate.interval - rate.burst * rate.interval - now)
     return Grant(tokens, following, wait)
+
+
+def given_back(rate: Rate, state: int, left: int, tokens: int) -> int:
+    """The bucket's next state when `tokens` of a grant that left it at `left` come back, certainly not used.
+
+    Only while nobody has drawn since: then it is as if they had never been drawn. Later a bucket that has been full in
+    between, or would have been, would hand them out a second time; so they lapse.
+    """
+    return state - tokens * rate.interval if state == left else state
 
 
 # ---- the pace: what a provider's "slow down" does to an engine ----

@@ -1,7 +1,17 @@
 """Delivery's tables, one subject per file. Imports run downwards only: engine, batch, suppression, queue."""
 
 from delivery.models.batch import Batch, Message, Tally
-from delivery.models.engine import Bucket, Engine, EngineLimit, EngineState, Pool, PoolMember
+from delivery.models.engine import (
+    Bucket,
+    Counted,
+    Engine,
+    EngineLimit,
+    EngineState,
+    Pool,
+    PoolMember,
+    PoolState,
+    SpecialRule,
+)
 from delivery.models.queue import NO_DEADLINE, OPEN_STATES, Attempt, Delivery, DeliveryState, Lease
 from delivery.models.sandbox import KeptMail
 from delivery.models.suppression import Suppression, SuppressionReason
@@ -12,6 +22,7 @@ __all__ = [
     "Attempt",
     "Batch",
     "Bucket",
+    "Counted",
     "Delivery",
     "DeliveryState",
     "Engine",
@@ -22,6 +33,8 @@ __all__ = [
     "Message",
     "Pool",
     "PoolMember",
+    "PoolState",
+    "SpecialRule",
     "Suppression",
     "SuppressionReason",
     "Tally",

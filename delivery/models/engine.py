@@ -1,16 +1,41 @@
 """Engines and pools: what an operator configures, and beside it what the running system knows of each engine."""
 
-from datetime import timedelta
+from datetime import datetime, time, timedelta
 
 from django.core.exceptions import ValidationError
-from django.core.validators import MaxValueValidator, MinValueValidator
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
+from django.utils import timezone
 
-from delivery.core.breaker import Breaker, State
+from delivery.core.breaker import BreakerPolicy, State
 from delivery.core.dispatch import UncertainPolicy
-from delivery.core.retry import RetryPolicy
+from delivery.core.failover import Strategy
+from delivery.core.retry import FULL, Backoff, Growth, Jitter, RetryPolicy, RetryRule, Trouble
 from delivery.core.throttle import Period, Rate
+from delivery.core.warmup import Ramp
 from delivery.secrets import Sealed, SealedField
+
+WARMUP_HINT = "Enter whole numbers parted by commas, such as 150, 250, 400."
+
+STRATEGY_CHOICES = [
+    (Strategy.PRIORITY.value, "priority: always the first engine that is able"),
+    (Strategy.STICKY.value, "sticky: stay with the one that works until it fails"),
+    (Strategy.WEIGHTED.value, "weighted: spread over all that are able, by weight"),
+]
+BACKOFF_CHOICES = [
+    (Growth.EXPONENTIAL.value, "growing waits"),
+    (Growth.CONSTANT.value, "always the first wait"),
+    (Growth.IMMEDIATE.value, "at once"),
+]
+TROUBLE_CHOICES = [
+    (Trouble.ENGINE.value, "the engine had trouble, and certainly did not take the mail"),
+    (Trouble.MAILBOX.value, "the mailbox cannot take mail for now: full, greylisting"),
+    (Trouble.UNKNOWN.value, "handed over, and the answer is not known"),
+]
+UNCERTAIN_CHOICES = [
+    (UncertainPolicy.HOLD.value, "hold: keep it for a person to decide"),
+    (UncertainPolicy.RESEND.value, "resend: try again, somebody may get the mail twice"),
+]
 
 
 class Engine(models.Model):
@@ -27,6 +52,35 @@ class Engine(models.Model):
         help_text="The From domains this engine may send for, one per line, subdomains included. Empty: any.",
     )
     enabled = models.BooleanField(default=True)
+    fault_threshold = models.PositiveSmallIntegerField(
+        default=5,
+        validators=[MinValueValidator(1), MaxValueValidator(10_000)],
+        help_text="So many faults in a row open the circuit: then nothing goes through this engine for a while.",
+    )
+    cool_off_seconds = models.PositiveIntegerField(
+        default=15,
+        validators=[MinValueValidator(1), MaxValueValidator(86_400)],
+        help_text="How long an open circuit waits before one mail probes it. Doubled each time the probe fails, up to "
+        "ten minutes or this, whichever is longer.",
+    )
+    warmup_from = models.DateField(null=True, blank=True, help_text="The first day of a warm-up. Empty: there is none.")
+    warmup_caps = models.CharField(
+        max_length=500,
+        blank=True,
+        validators=[RegexValidator(r"^\s*[1-9]\d{0,8}(\s*,\s*[1-9]\d{0,8})*\s*$", WARMUP_HINT)],
+        help_text="Mails in each of the first days, such as 150, 250, 400, 700, 1000, 1500, 2000.",
+    )
+    warmup_growth = models.FloatField(
+        default=1.4,
+        validators=[MinValueValidator(1.01), MaxValueValidator(10)],
+        help_text="After the days listed, each day's number is that of the day before times this.",
+    )
+    warmup_target = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="Mails a day at which the warm-up is over. Empty: it is over after the days listed.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     changed_at = models.DateTimeField(auto_now=True)
 
@@ -40,16 +94,44 @@ class Engine(models.Model):
     def domains(self) -> frozenset[str]:
         return frozenset(self.sender_domains.lower().split())
 
+    @property
+    def breaker_policy(self) -> BreakerPolicy:
+        cool_off = timedelta(seconds=self.cool_off_seconds)
+        return BreakerPolicy(self.fault_threshold, cool_off, max(cool_off, BreakerPolicy().longest))
+
+    @property
+    def ramp(self) -> Ramp | None:
+        """The warm-up, from midnight of its first day in this installation's time zone."""
+        if self.warmup_from is None or not self.warmup_caps:
+            return None
+        since = timezone.make_aware(datetime.combine(self.warmup_from, time.min))
+        caps = tuple(int(cap) for cap in self.warmup_caps.split(","))
+        return Ramp(since, caps, self.warmup_growth, self.warmup_target)
+
+    @property
+    def warmup_key(self) -> str:
+        """The bucket of the warm-up."""
+        return f"engine-warmup:{self.pk}"
+
     def clean(self) -> None:
         from delivery.engines import problems_of  # the engines import this module
 
+        if bool(self.warmup_from) != bool(self.warmup_caps):
+            raise ValidationError("A warm-up needs both its first day and the mails of the first days.")
         problems = problems_of(self)
         if problems:
             raise ValidationError(problems)
 
 
+class Counted(models.TextChoices):
+    """What a limit counts."""
+
+    MESSAGES = "messages", "messages"
+    CALLS = "calls", "calls (one may carry many messages)"
+
+
 class EngineLimit(models.Model):
-    """At most `quantity` messages in each `period`, over all workers. An engine may have several limits."""
+    """At most `quantity` messages or calls in each `period`, over all workers. An engine may have several limits."""
 
     engine = models.ForeignKey(Engine, on_delete=models.CASCADE, related_name="limits")
     quantity = models.PositiveIntegerField(
@@ -60,14 +142,16 @@ class EngineLimit(models.Model):
         null=True,
         blank=True,
         validators=[MinValueValidator(1)],
-        help_text="How many may go at once. Empty: one second's worth, at least one.",
+        help_text="How many may go at once, beside the steady flow. Empty: one second's worth, at least one. For a "
+        "hard quota of 50,000 a day enter for instance 45,000 with a burst of 5,000.",
     )
+    counts = models.CharField(max_length=8, choices=Counted, default=Counted.MESSAGES)
 
     class Meta:
         ordering = ["id"]
 
     def __str__(self) -> str:
-        return f"{self.quantity}/{self.period}"
+        return f"{self.quantity:,} {self.counts}/{self.period}"
 
     @property
     def rate(self) -> Rate:
@@ -79,7 +163,7 @@ class EngineLimit(models.Model):
 
 
 class EngineState(models.Model):
-    """What the workers share about an engine: circuit, pace, pause. Written by `delivery.engine_state` alone."""
+    """An engine's condition, as the workers share it in the database. Written by `delivery.shared.database` alone."""
 
     engine = models.OneToOneField(Engine, on_delete=models.CASCADE, primary_key=True, related_name="state")
     circuit = models.CharField(max_length=9, choices=[(s.value, s.value) for s in State], default=State.CLOSED)
@@ -96,10 +180,6 @@ class EngineState(models.Model):
     def __str__(self) -> str:
         return f"{self.engine}: {self.circuit}"
 
-    @property
-    def breaker(self) -> Breaker:
-        return Breaker(State(self.circuit), self.faults, timedelta(seconds=self.cool_off_seconds), self.probe_at)
-
 
 class Bucket(models.Model):
     """The shared state of one token bucket: its theoretical arrival time in nanoseconds since the epoch."""
@@ -111,22 +191,58 @@ class Bucket(models.Model):
         return self.key
 
 
-class Pool(models.Model):
-    """Engines in order of preference, and how hard to try."""
+class RetryFields(models.Model):
+    """How often and how far apart one delivery is tried."""
 
-    name = models.CharField(max_length=100, unique=True)
-    slug = models.SlugField(max_length=100, unique=True, help_text="The name for commands and the API.")
-    engines = models.ManyToManyField(Engine, through="PoolMember", related_name="pools")
     max_attempts = models.PositiveSmallIntegerField(
         default=5,
         validators=[MinValueValidator(1), MaxValueValidator(100)],
         help_text="Tries of one delivery before it becomes a dead letter. Being told to slow down is no try.",
     )
+    backoff = models.CharField(max_length=11, choices=BACKOFF_CHOICES, default=Growth.EXPONENTIAL)
     first_wait_seconds = models.PositiveIntegerField(
-        default=60,
-        validators=[MaxValueValidator(86_400)],
-        help_text="The longest wait before the second try; it grows fourfold with each further one, up to an hour.",
+        default=60, validators=[MaxValueValidator(86_400)], help_text="The wait before the second try."
     )
+    factor = models.FloatField(
+        default=4.0,
+        validators=[MinValueValidator(1), MaxValueValidator(100)],
+        help_text="By how much a growing wait grows from one try to the next.",
+    )
+    longest_wait_seconds = models.PositiveIntegerField(
+        default=3600, validators=[MaxValueValidator(7 * 86_400)], help_text="No wait is longer than this."
+    )
+    jitter_percent = models.PositiveSmallIntegerField(
+        null=True,
+        blank=True,
+        validators=[MaxValueValidator(100)],
+        help_text="Chance makes the wait shorter or longer by up to so many percent. Empty: anything from no wait to "
+        "the whole, so that deliveries deferred together do not come back together.",
+    )
+
+    class Meta:
+        abstract = True
+
+    @property
+    def rule(self) -> RetryRule:
+        backoff = Backoff(
+            growth=Growth(self.backoff),
+            base=timedelta(seconds=self.first_wait_seconds),
+            factor=self.factor,
+            longest=timedelta(seconds=self.longest_wait_seconds),
+            jitter=FULL
+            if self.jitter_percent is None
+            else Jitter(1 - self.jitter_percent / 100, 1 + self.jitter_percent / 100),
+        )
+        return RetryRule(self.max_attempts, backoff)
+
+
+class Pool(RetryFields):
+    """Engines in order of preference, how one of them is chosen, and how hard to try."""
+
+    name = models.CharField(max_length=100, unique=True)
+    slug = models.SlugField(max_length=100, unique=True, help_text="The name for commands and the API.")
+    engines = models.ManyToManyField(Engine, through="PoolMember", related_name="pools")
+    strategy = models.CharField(max_length=8, choices=STRATEGY_CHOICES, default=Strategy.PRIORITY)
     max_age_hours = models.PositiveIntegerField(
         default=24,
         validators=[MinValueValidator(1), MaxValueValidator(24 * 14)],
@@ -141,11 +257,32 @@ class Pool(models.Model):
 
     @property
     def retry_policy(self) -> RetryPolicy:
-        return RetryPolicy(
-            max_attempts=self.max_attempts,
-            base=timedelta(seconds=self.first_wait_seconds),
-            max_age=timedelta(hours=self.max_age_hours),
-        )
+        special = {Trouble(special.trouble): special.rule for special in self.special_rules.all()}
+        return RetryPolicy(self.rule, timedelta(hours=self.max_age_hours), special)
+
+
+class SpecialRule(RetryFields):
+    """How one class of trouble is retried, where it differs from the pool's own way."""
+
+    pool = models.ForeignKey(Pool, on_delete=models.CASCADE, related_name="special_rules")
+    trouble = models.CharField(max_length=7, choices=TROUBLE_CHOICES)
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [models.UniqueConstraint(fields=["pool", "trouble"], name="one_rule_per_trouble")]
+
+    def __str__(self) -> str:
+        return f"{self.pool}: {self.trouble}"
+
+
+class PoolState(models.Model):
+    """Which engine a sticky pool is with. Written by `delivery.shared.database` alone."""
+
+    pool = models.OneToOneField(Pool, on_delete=models.CASCADE, primary_key=True, related_name="state")
+    current = models.ForeignKey(Engine, on_delete=models.SET_NULL, null=True, related_name="+")
+
+    def __str__(self) -> str:
+        return f"{self.pool}: {self.current}"
 
 
 class PoolMember(models.Model):
@@ -154,6 +291,11 @@ class PoolMember(models.Model):
     pool = models.ForeignKey(Pool, on_delete=models.CASCADE, related_name="members")
     engine = models.ForeignKey(Engine, on_delete=models.PROTECT, related_name="memberships")
     position = models.PositiveSmallIntegerField(default=0, help_text="The lowest goes first.")
+    weight = models.PositiveSmallIntegerField(
+        default=1,
+        validators=[MaxValueValidator(1000)],
+        help_text="Its share of the mails in a weighted pool. 0: only when no other engine is able.",
+    )
 
     class Meta:
         ordering = ["position", "id"]
@@ -161,9 +303,3 @@ class PoolMember(models.Model):
 
     def __str__(self) -> str:
         return f"{self.pool}: {self.engine}"
-
-
-UNCERTAIN_CHOICES = [
-    (UncertainPolicy.HOLD.value, "hold: keep it for a person to decide"),
-    (UncertainPolicy.RESEND.value, "resend: try again, somebody may get the mail twice"),
-]

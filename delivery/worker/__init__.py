@@ -6,6 +6,6 @@ pump      leases, routes, concludes                standing  how the engines are
 """
 
 from delivery.worker.database import Database
-from delivery.worker.pump import Pump
+from delivery.worker.pump import Pump, Surroundings
 
-__all__ = ["Database", "Pump"]
+__all__ = ["Database", "Pump", "Surroundings"]

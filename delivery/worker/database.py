@@ -1,6 +1,7 @@
 """The database as the event loop sees it: two threads with a connection each, and patience while it is away.
 
-The ledger thread writes intents and outcomes and must never wait behind anything; the desk thread does the rest.
+The ledger thread writes intents and outcomes and must never wait behind anything; the desk thread does the rest, also
+what is asked of the shared state where that is not the database.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from typing import ParamSpec, TypeVar
 from django.db import connection, transaction
 
 from delivery.queue.dialect import DatabaseAway, is_away
+from delivery.shared.base import SharedAway
 
 logger = logging.getLogger(__name__)
 
@@ -51,13 +53,17 @@ class Database:
         while True:
             try:
                 return await loop.run_in_executor(executor, lambda: call(*args, **kwargs))
-            except DatabaseAway as error:
-                if not is_away(error):
+            except (*DatabaseAway, SharedAway) as error:
+                if not _may_come_back(error):
                     raise
                 logger.warning("The database is away, trying again in %.1f s: %s", wait, str(error).strip())
                 await loop.run_in_executor(executor, _disconnect)
                 await asyncio.sleep(wait)
                 wait = min(LONGEST_WAIT, wait * 2)
+
+
+def _may_come_back(error: Exception) -> bool:
+    return isinstance(error, SharedAway) or is_away(error)
 
 
 def _disconnect() -> None:

@@ -4,22 +4,23 @@ A lane asks the pump for whatever is not its own business: what an outcome means
 """
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Protocol
 
-from delivery.composition import CompiledMessage
+from delivery.clock import Clock
 from delivery.core.envelope import Envelope, Outcome
+from delivery.engine_desk import Limits
 from delivery.engines.base import Engine
 from delivery.queue.leasing import Leased
 from delivery.queue.outcomes import Mark
+from delivery.queue.work import Composer
 from delivery.worker.ledger import Ledger
-from delivery.worker.tokens import FOREVER, Token, Tokens
+from delivery.worker.tokens import FOREVER, SPENT, Token, Tokens
 
-# How many are composed and marked in one go.
+# How many are composed and marked in one go, at least.
 BLOCK = 64
 # How many may be marked beyond what the senders have in hand: a mark is durable some 40 ms after it was asked for, and
 # meanwhile the senders must not run dry. It is also what a crash can leave in doubt, so it is no larger than that.
@@ -27,6 +28,8 @@ AHEAD = 256
 COMPOSED_AT_ONCE = 8  # then the event loop gets a turn: answers are waiting to be read
 # Below this, a token would be stale before its mark is durable; then it is drawn after the mark.
 SHORT_LATENESS = 50_000_000  # nanoseconds
+# How long a call that could carry more waits for what is just being marked.
+LINGER = 0.03  # seconds
 
 
 @dataclass(slots=True)
@@ -34,9 +37,9 @@ class Item:
     """A leased delivery on its way. `envelope` is there once it is composed; `token` once it may go."""
 
     leased: Leased
-    message: CompiledMessage
+    message: Composer
     envelope: Envelope | None = None
-    token: Token = FOREVER
+    token: Token = SPENT
 
 
 class Owner(Protocol):
@@ -53,19 +56,30 @@ class Owner(Protocol):
 
 
 class Lane:
-    """The way through one engine, with its own senders."""
+    """The way through one engine, with its own senders. `tokens` are for messages, `calls` for what carries them."""
 
     def __init__(
-        self, engine_id: int, engine: Engine, tokens: Tokens, ledger: Ledger, owner: Owner, stop: asyncio.Event
+        self,
+        engine_id: int,
+        engine: Engine,
+        tokens: Tokens,
+        calls: Tokens,
+        ledger: Ledger,
+        owner: Owner,
+        clock: Clock,
+        stop: asyncio.Event,
     ) -> None:
-        self.tokens = tokens
         self.engine = engine
+        self._tokens = tokens
+        self._calls = calls
         self._id = engine_id
         self._ledger = ledger
         self._owner = owner
+        self._clock = clock
         self._stop = stop
         self._items: deque[Item] = deque()
         self._outbox: asyncio.Queue[Item] = asyncio.Queue()
+        self._collecting = asyncio.Lock()
         self._marked = 0  # marked and not yet answered
         self._marking: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
@@ -80,29 +94,44 @@ class Lane:
         self._items.append(item)
         self._news.set()
 
+    async def obey(self, limits: Limits) -> None:
+        """Keeps to these limits from now on, and returns what was drawn and not used."""
+        self._tokens.rates, self._tokens.lateness = limits.messages, limits.lateness
+        self._calls.rates, self._calls.lateness = limits.calls, limits.call_lateness
+        await self._tokens.return_unused()
+        await self._calls.return_unused()
+
     async def finish(self, grace: float) -> None:
         """Ends the lane after a stop: what was handed over is waited for up to `grace` seconds, nothing else begins."""
         self._news.set()
         await asyncio.wait([self._feeder], timeout=grace)
-        deadline = time.monotonic() + grace
-        while self._marked and time.monotonic() < deadline:
+        deadline = self._clock.monotonic() + grace
+        while self._marked and self._clock.monotonic() < deadline:
             self._news.clear()
-            await _until(self._news, deadline - time.monotonic())
+            await _until(self._news, deadline - self._clock.monotonic())
         for task in (self._feeder, *self._senders):
             task.cancel()
         await asyncio.gather(self._feeder, *self._senders, return_exceptions=True)
+        await self._tokens.return_unused(also_good=True)
+        await self._calls.return_unused(also_good=True)
 
     @property
-    def _capacity(self) -> int:
+    def capacity(self) -> int:
         """How many may be marked and not yet answered."""
-        ahead = AHEAD if self.tokens.limits.lateness >= SHORT_LATENESS else 0
-        return self.engine.concurrency * self.engine.batch_size + ahead
+        in_hand = self.engine.concurrency * self.engine.batch_size
+        return in_hand + (max(AHEAD, self.engine.batch_size) if self._drawn_early else 0)
+
+    @property
+    def _drawn_early(self) -> bool:
+        """Whether a token lives long enough to be drawn before the mark."""
+        return self._tokens.lateness >= SHORT_LATENESS
 
     def _block_size(self) -> int:
         """How many to mark next; 0 while there are none, or so little room that it is better to wait for more."""
-        room = self._capacity - self._marked
-        worthwhile = min(len(self._items), BLOCK // 2, self._capacity // 2 or 1)
-        return min(len(self._items), BLOCK, room) if room >= worthwhile else 0
+        block = max(BLOCK, self.engine.batch_size)
+        room = self.capacity - self._marked
+        worthwhile = min(len(self._items), block // 2, self.capacity // 2 or 1)
+        return min(len(self._items), block, room) if room >= worthwhile else 0
 
     async def _feed(self) -> None:
         while not self._stop.is_set():
@@ -126,8 +155,8 @@ class Lane:
         if not block:
             return
         granted, token = len(block), FOREVER
-        if self.tokens.limits.lateness >= SHORT_LATENESS:
-            granted, token = await self.tokens.take(len(block), self._stop)
+        if self._drawn_early:
+            granted, token = await self._tokens.take(len(block), self._stop)
         self._items.extendleft(reversed(block[granted:]))
         block = block[:granted]
         if not block:
@@ -144,7 +173,7 @@ class Lane:
         refused = [item for item in block if item.leased.id not in allowed]
         if refused:
             self._marked -= len(refused)
-            self.tokens.give_back(len(refused), token)
+            self._tokens.give_back(len(refused), token)
             await self._owner.refuse(refused)
             self._news.set()
         for item in block:
@@ -161,42 +190,108 @@ class Lane:
                 composed.append(item)
         return composed
 
+    # ---- senders ----
+
     async def _send_for_ever(self) -> None:
         while True:
-            items = [await self._outbox.get()]
-            while len(items) < self.engine.batch_size and not self._outbox.empty():
-                items.append(self._outbox.get_nowait())
+            items, call = await self._next_call()
             try:
-                await self._send(items)
+                await self._send(items, call)
             finally:
                 self._marked -= len(items)
                 self._news.set()
 
-    async def _send(self, items: list[Item]) -> None:
-        """Hands the items over, as many at a time as the throttle allows at one instant."""
-        while items:
-            allowed = await self._allowed(items)
-            if not allowed or self._stop.is_set() or not self._owner.may_hand_over(self._id):
-                self._owner.unmark(items)
-                return
-            handed, items = items[:allowed], items[allowed:]
-            started = time.monotonic()
-            outcomes = await self.engine.send([item.envelope for item in handed])
-            seconds = time.monotonic() - started
-            for item, outcome in zip(handed, outcomes, strict=True):
-                self._owner.conclude(item, self._id, outcome, seconds)
+    async def _next_call(self) -> tuple[list[Item], Token]:
+        """What the next call carries, and its own token. One sender collects at a time, or each would leave with a few;
+        and while it waits for a call, more gathers."""
+        if self.engine.batch_size == 1:
+            return [await self._outbox.get()], self._free_call()
+        async with self._collecting:
+            items = [await self._outbox.get()]
+            call = self._free_call() if self._calls.unlimited else (await self._calls.take(1, self._stop))[1]
+            begun = self._clock.monotonic()
+            while len(items) < self.engine.batch_size:
+                if not self._outbox.empty():
+                    items.append(self._outbox.get_nowait())
+                elif self._marking and not self._stop.is_set() and self._clock.monotonic() - begun < LINGER:
+                    await asyncio.sleep(LINGER / 10)
+                else:
+                    break
+            return items, call
 
-    async def _allowed(self, items: list[Item]) -> int:
-        """How many of the first items have a token that is good now; 0 when the stop came first. Tokens are not
-        collected until all have one: the first would be stale when the last is there."""
-        if self.tokens.unlimited:
+    def _free_call(self) -> Token:
+        return FOREVER if self._calls.unlimited else SPENT
+
+    async def _send(self, items: list[Item], call: Token) -> None:
+        """Hands the items over, as many at a time as the throttle allows at one instant. A call that one of them spoilt
+        for all is made again with each half, until it stands alone."""
+        groups = deque([items])
+        while groups:
+            group = groups.popleft()
+            allowed, call = await self._allowed(group, call)
+            if not allowed or self._stop.is_set() or not self._owner.may_hand_over(self._id):
+                left = [item for each in (group, *groups) for item in each]
+                self._owner.unmark(left)
+                self._give_back(left)
+                self._calls.give_back(1, call)
+                return
+            if group[allowed:]:
+                groups.appendleft(group[allowed:])
+            spoilt = await self._call(group[:allowed])
+            call = self._free_call()
+            if spoilt:
+                middle = len(spoilt) // 2
+                groups.extendleft([spoilt[middle:], spoilt[:middle]])
+
+    async def _call(self, items: list[Item]) -> list[Item]:
+        """One call. Returns those that must go again, because another one spoilt it for them."""
+        started = self._clock.monotonic()
+        outcomes = await self.engine.send([item.envelope for item in items])
+        seconds = self._clock.monotonic() - started
+        spoilt = [item for item, outcome in zip(items, outcomes, strict=True) if outcome.shared]
+        together = len(spoilt) > 1
+        for item, outcome in zip(items, outcomes, strict=True):
+            if together and outcome.shared:
+                item.token = SPENT
+            else:
+                self._owner.conclude(item, self._id, outcome, seconds)
+        return spoilt if together else []
+
+    # ---- the throttle ----
+
+    async def _allowed(self, items: list[Item], call: Token) -> tuple[int, Token]:
+        """How many of the first items may go now in one call, and the call's token; 0 when the stop came first."""
+        while not self._stop.is_set():
+            if not self._calls.good(call):
+                got, call = await self._calls.take(1, self._stop)
+                if not got:
+                    break
+            count = await self._with_token(items)
+            if not count or self._calls.good(call):
+                return count, call
+            self._calls.give_back(1, call)  # the messages' tokens were long in coming
+            call = SPENT
+        return 0, call
+
+    async def _with_token(self, items: list[Item]) -> int:
+        """How many of the first items have a token that is good now. Tokens are not collected until all have one: the
+        first would be stale when the last is there."""
+        if self._tokens.unlimited:
             return len(items)
-        drawn_late = self.tokens.limits.lateness < SHORT_LATENESS
-        good = 0 if drawn_late else len(list(takewhile(lambda item: item.token.is_good(), items)))
+        good = len(list(takewhile(lambda item: item.token is not FOREVER and self._tokens.good(item.token), items)))
         if good:
             return good
-        got, _ = await self.tokens.take(len(items), self._stop)
+        self._give_back(items)
+        got, token = await self._tokens.take(len(items), self._stop)
+        for item in items[:got]:
+            item.token = token
         return got
+
+    def _give_back(self, items: list[Item]) -> None:
+        """The tokens of what was not handed over with them."""
+        for item in items:
+            self._tokens.give_back(1, item.token)
+            item.token = SPENT
 
 
 async def _until(event: asyncio.Event, timeout: float) -> None:

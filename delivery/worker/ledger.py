@@ -6,9 +6,11 @@ GATHER seconds pass between a hand-in and the start of its commit when the datab
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
-from delivery.queue.outcomes import Mark, Settlement, mark, settle
+from delivery.clock import Clock
+from delivery.queue.outcomes import Mark, Settlement
+from delivery.queue.work import Queue
 from delivery.worker.database import Database
 
 GATHER = 0.01  # long enough for neighbours to join, short enough to be no wait
@@ -17,8 +19,10 @@ GATHER = 0.01  # long enough for neighbours to join, short enough to be no wait
 class Ledger:
     """Collects marks and settlements of one lease and writes them by group commit."""
 
-    def __init__(self, database: Database, lease_id: int) -> None:
+    def __init__(self, database: Database, queue: Queue, clock: Clock, lease_id: int) -> None:
         self._database = database
+        self._queue = queue
+        self._clock = clock
         self._lease = lease_id
         self._marks: list[tuple[Sequence[Mark], asyncio.Future[set[int]]]] = []
         self._settlements: list[Settlement] = []
@@ -70,7 +74,9 @@ class Ledger:
             marks, self._marks = self._marks, []
             settlements, self._settlements = self._settlements, []
             try:
-                allowed = await self._database.commit(_write, self._lease, marks_of(marks), settlements)
+                allowed = await self._database.commit(
+                    _write, self._queue, self._lease, marks_of(marks), settlements, self._clock.now()
+                )
             except BaseException as error:  # whatever it is, nobody may go on waiting for an answer that cannot come
                 for _, future in marks:
                     if not future.done():
@@ -88,8 +94,10 @@ def marks_of(groups: Sequence[tuple[Sequence[Mark], object]]) -> list[Mark]:
     return [m for group, _ in groups for m in group]
 
 
-def _write(lease_id: int, marks: Sequence[Mark], settlements: Sequence[Settlement]) -> set[int]:
+def _write(
+    queue: Queue, lease_id: int, marks: Sequence[Mark], settlements: Sequence[Settlement], now: datetime
+) -> set[int]:
     """Outcomes first: they free what the marks may need."""
     if settlements:
-        settle(lease_id, settlements)
-    return mark(lease_id, marks, datetime.now(UTC)) if marks else set()
+        queue.settle(lease_id, settlements)
+    return queue.mark(lease_id, marks, now) if marks else set()

@@ -8,24 +8,25 @@ import asyncio
 import json
 import logging
 import random
-import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
 
-from delivery import engine_state, owner
-from delivery.composition import CompiledMessage
+from delivery import owner
+from delivery.catalogue import StoredCatalogue
+from delivery.clock import SYSTEM, Clock
 from delivery.conf import conf
-from delivery.core.dispatch import Candidate, GiveUp, Health, Send, Wait, conclude, decide
+from delivery.core.condition import Health, News
+from delivery.core.dispatch import Candidate, GiveUp, Send, Wait, conclude, decide
 from delivery.core.envelope import MAX_WORDS, Kind, Mailbox, Outcome
-from delivery.engine_state import News, PoolView
-from delivery.engines import open_engine
-from delivery.engines.base import Engine
+from delivery.engine_desk import EngineDesk, PoolView
 from delivery.exceptions import DeliveryError
-from delivery.models import NO_DEADLINE, DeliveryState, Message
-from delivery.models import Engine as StoredEngine
-from delivery.queue import BatchView, finish_cancelled, finish_if_done, leasing, open_batches
-from delivery.queue.outcomes import Settlement, refused
+from delivery.models import NO_DEADLINE, DeliveryState
+from delivery.queue import BatchView, work
+from delivery.queue.outcomes import Settlement
+from delivery.queue.work import Composer, Queue
+from delivery.shared import shared
 from delivery.templating import TemplateProblem
 from delivery.worker.database import Database
 from delivery.worker.lane import Item, Lane
@@ -49,29 +50,33 @@ class _LeaseEnded(Exception):
     """This session's lease is lost; a new session may begin."""
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What a pump works on and with. A worker's are the database, the sockets and the system's clock; the simulator
+    passes others in, and the pump does not know."""
+
+    database: Database
+    queue: Queue = work
+    desk: EngineDesk = field(default_factory=lambda: EngineDesk(StoredCatalogue(), shared()))
+    clock: Clock = SYSTEM
+    rng: random.Random = field(default_factory=random.Random)  # jitter and weights
+    name: str = field(default_factory=owner.name)
+    term: timedelta = field(default_factory=lambda: conf().lease)
+
+
 class Pump:
     """Works on open batches (or on `only` one) until `stop` is set or, with `until_done`, nothing is open any more."""
 
-    def __init__(
-        self,
-        database: Database,
-        *,
-        only: int | None = None,
-        until_done: bool = False,
-        open_with: Callable[[StoredEngine], Engine] = open_engine,
-        rng: random.Random | None = None,
-    ) -> None:
-        self._database = database
+    def __init__(self, surroundings: Surroundings, *, only: int | None = None, until_done: bool = False) -> None:
+        self._surroundings = surroundings
         self._only = only
         self._until_done = until_done
-        self._open_with = open_with
-        self._rng = rng or random.Random()  # noqa: S311  (jitter)
         self.stop = asyncio.Event()
 
     async def run(self) -> None:
         """Returns when stopped or done; what is in hand is settled or given back first."""
         while not self.stop.is_set():
-            session = _Session(self._database, self._only, self._until_done, self._open_with, self._rng, self.stop)
+            session = _Session(self._surroundings, self._only, self._until_done, self.stop)
             try:
                 await session.run()
                 return
@@ -82,26 +87,20 @@ class Pump:
 class _Session:
     """One lease's worth of work."""
 
-    def __init__(
-        self,
-        database: Database,
-        only: int | None,
-        until_done: bool,
-        open_with: Callable[[StoredEngine], Engine],
-        rng: random.Random,
-        stop: asyncio.Event,
-    ) -> None:
-        self._database = database
+    def __init__(self, around: Surroundings, only: int | None, until_done: bool, stop: asyncio.Event) -> None:
+        self._around = around
+        self._database = around.database
+        self._queue = around.queue
+        self._desk = around.desk
+        self._clock = around.clock
         self._only = only
         self._until_done = until_done
-        self._open_with = open_with
-        self._rng = rng
         self._asked_to_stop = stop
         self._stop = asyncio.Event()  # of this session: asked to, or its lease ended
         self._lanes: dict[int, Lane] = {}
-        self._standing = Standing(database)
+        self._standing = Standing(around.database, around.desk, around.clock)
         self._batches: dict[int, BatchView] = {}
-        self._messages: OrderedDict[int, CompiledMessage] = OrderedDict()
+        self._messages: OrderedDict[int, Composer] = OrderedDict()
         self._in_hand: Counter[int] = Counter()  # leased deliveries by batch
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._lease = 0
@@ -110,11 +109,11 @@ class _Session:
     # ---- the frame of a session ----
 
     async def run(self) -> None:
-        term = conf().lease
-        begun = time.monotonic()
-        self._lease = await self._database.ask(leasing.acquire, owner.name(), term)
+        term = self._around.term
+        begun = self._clock.monotonic()
+        self._lease = await self._database.ask(self._queue.acquire, self._around.name, term)
         self._lease_good_until = begun + term.total_seconds()
-        self._ledger = Ledger(self._database, self._lease)
+        self._ledger = Ledger(self._database, self._queue, self._clock, self._lease)
         loop = asyncio.get_running_loop()
         work = loop.create_task(self._work())
         others = [
@@ -143,7 +142,7 @@ class _Session:
         await self._ledger.close()
         await self._standing.pass_on()
         await asyncio.gather(*(lane.engine.close() for lane in self._lanes.values()))
-        await self._database.ask(leasing.end, self._lease)
+        await self._database.ask(self._queue.end, self._lease)
         return next((e for e in ended if e and not isinstance(e, asyncio.CancelledError | bool)), None)
 
     def task_ended(self, task: asyncio.Task[None]) -> None:
@@ -155,25 +154,25 @@ class _Session:
     async def _keep_lease(self, term: timedelta) -> None:
         while True:
             await asyncio.sleep(term.total_seconds() / 4)
-            begun = time.monotonic()
-            if not await self._database.ask(leasing.extend, self._lease, term):
+            begun = self._clock.monotonic()
+            if not await self._database.ask(self._queue.extend, self._lease, term):
                 raise _LeaseEnded
             self._lease_good_until = begun + term.total_seconds()
 
     def may_hand_over(self, engine_id: int) -> bool:
         """False once the lease may have ended by this worker's own clock: somebody else may have the deliveries. False
         too for an engine that wants no more: what is marked for it goes back, before a provider locks us out."""
-        return time.monotonic() < self._lease_good_until and self._standing.wants_more(engine_id)
+        return self._clock.monotonic() < self._lease_good_until and self._standing.wants_more(engine_id)
 
     async def _keep_views(self) -> None:
         while True:
-            await self._database.ask(leasing.reap)
-            await self._database.ask(leasing.promote)
-            await self._database.ask(finish_cancelled)
+            await self._database.ask(self._queue.reap)
+            await self._database.ask(self._queue.promote)
+            await self._database.ask(self._queue.finish_cancelled)
             await self._standing.look_again()
             for engine_id, lane in list(self._lanes.items()):
-                await self._database.ask(engine_state.recover, engine_id)
-                lane.tokens.limits = await self._database.ask(engine_state.limits, engine_id)
+                await self._database.ask(self._desk.recover, engine_id)
+                await lane.obey(await self._database.ask(self._desk.limits, engine_id, self._clock.now()))
             await asyncio.sleep(REFRESH)
 
     # ---- leasing and routing ----
@@ -182,12 +181,12 @@ class _Session:
         looked_at = 0.0
         batches: list[BatchView] = []
         while not self._stop.is_set():
-            if not batches or time.monotonic() - looked_at > LOOK_AGAIN:
-                batches = await self._database.ask(open_batches, self._only)
-                looked_at = time.monotonic()
+            if not batches or self._clock.monotonic() - looked_at > LOOK_AGAIN:
+                batches = await self._database.ask(self._queue.open_batches, self._only)
+                looked_at = self._clock.monotonic()
             if not batches and self._until_done and not self._in_hand.total():
                 await self._ledger.flushed()
-                await self._database.ask(finish_cancelled)
+                await self._database.ask(self._queue.finish_cancelled)
                 return
             leased = 0
             for batch in batches:
@@ -201,30 +200,33 @@ class _Session:
         self._batches[batch.id] = batch
         if not await self._standing.able(batch.pool):
             return 0  # what is ready stays ready: leasing it would only move it to and fro
-        if self._in_hand[batch.id] > IN_HAND - LEASED_AT_ONCE:
+        if self._in_hand[batch.id] > self._most_in_hand() - LEASED_AT_ONCE:
             return 0
-        rows = await self._database.ask(leasing.lease, self._lease, batch.id, LEASED_AT_ONCE)
+        rows = await self._database.ask(self._queue.lease, self._lease, batch.id, LEASED_AT_ONCE)
         self._in_hand[batch.id] += len(rows)
         await self.route([Item(row, await self._compiled(row.message)) for row in rows])
         return len(rows)
+
+    def _most_in_hand(self) -> int:
+        """How many deliveries of one batch to hold: enough for engines that take hundreds at once."""
+        return max(IN_HAND, *(2 * lane.capacity for lane in self._lanes.values()), 0)
 
     async def _finish_batches(self, batch_ids: set[int]) -> None:
         if not self._in_hand.total():
             # What is out of hand has its end only when that is written: until then it must stay this lease's.
             await self._ledger.flushed()
             # A lease whose answer got lost with the database's connection: leased here, and nobody knows of it.
-            await self._database.ask(leasing.give_back, self._lease)
+            await self._database.ask(self._queue.give_back, self._lease)
         for batch_id in batch_ids:
             if not self._in_hand[batch_id]:
                 await self._ledger.flushed()
-                await self._database.ask(finish_if_done, batch_id)
+                await self._database.ask(self._queue.finish_if_done, batch_id)
                 del self._in_hand[batch_id]
 
-    async def _compiled(self, message_id: int) -> CompiledMessage:
+    async def _compiled(self, message_id: int) -> Composer:
         found = self._messages.get(message_id)
         if found is None:
-            message = await self._database.ask(Message.objects.get, pk=message_id)
-            found = self._messages[message_id] = CompiledMessage(message, conf().public_url)
+            found = self._messages[message_id] = await self._database.ask(self._queue.compiled, message_id)
             while len(self._messages) > MESSAGES_KEPT:
                 self._messages.popitem(last=False)
         return found
@@ -242,18 +244,18 @@ class _Session:
 
     async def route(self, items: Sequence[Item]) -> None:
         """Puts each delivery into the lane of its engine, or back into the queue."""
-        now = datetime.now(UTC)
+        now = self._clock.now()
         for item in items:
             pool = self._pool_of(item)
-            match decide(self._candidate(item), pool.engines, pool.retry, now):
+            match decide(self._candidate(item), pool.roster, pool.retry, now, self._around.rng):
                 case Send(engine_id):
                     lane = self._lanes.get(engine_id) or await self._open_lane(engine_id)
                     if lane:
                         lane.put(item)
                     else:
                         self._settle(unanswered(item.leased, DeliveryState.WAITING, now, not_before=now + SOON))
-                case Wait(until):
-                    self._settle(unanswered(item.leased, DeliveryState.WAITING, now, not_before=until))
+                case Wait(until, reason):
+                    self._settle(unanswered(item.leased, DeliveryState.WAITING, now, not_before=until, words=reason))
                 case GiveUp(end, reason):
                     self._settle(unanswered(item.leased, DeliveryState(end), now, words=reason))
 
@@ -261,17 +263,17 @@ class _Session:
         return self._standing[self._batches[item.leased.batch].pool]
 
     async def _open_lane(self, engine_id: int) -> Lane | None:
-        stored = await self._database.ask(StoredEngine.objects.get, pk=engine_id)
-        limits = await self._database.ask(engine_state.limits, engine_id)
+        limits = await self._database.ask(self._desk.limits, engine_id, self._clock.now())
         try:
-            engine = self._open_with(stored)
+            engine = await self._database.ask(self._desk.open, engine_id)
         except DeliveryError as error:
-            logger.error("Engine %s cannot be used: %s", stored.name, error)
-            await self._database.ask(engine_state.record, engine_id, [News(Health.FATAL, str(error))])
+            logger.error("Engine %d cannot be used: %s", engine_id, error)
+            await self._database.ask(self._desk.record, engine_id, [News(Health.FATAL, str(error))])
             return None
         if engine_id not in self._lanes:  # two routes may have waited for the database side by side
-            tokens = Tokens(self._database, limits)
-            self._lanes[engine_id] = Lane(engine_id, engine, tokens, self._ledger, self, self._stop)
+            tokens = Tokens(self._database, self._desk, self._clock, limits.messages, limits.lateness)
+            calls = Tokens(self._database, self._desk, self._clock, limits.calls, limits.call_lateness)
+            self._lanes[engine_id] = Lane(engine_id, engine, tokens, calls, self._ledger, self, self._clock, self._stop)
         return self._lanes[engine_id]
 
     # ---- what a lane asks ----
@@ -282,7 +284,7 @@ class _Session:
 
     def compose(self, item: Item) -> bool:
         """Renders the mail. What cannot be rendered now (it could when the run began) is kept for a person."""
-        leased, now = item.leased, datetime.now(UTC)
+        leased, now = item.leased, self._clock.now()
         try:
             recipient = Mailbox(leased.address, leased.name)
             item.envelope = item.message.envelope(leased.id, recipient, json.loads(leased.data), now)
@@ -296,8 +298,8 @@ class _Session:
     async def refuse(self, items: Sequence[Item]) -> None:
         """The mark was refused: each delivery gets the state that says why. One that is no longer this worker's is
         left alone."""
-        reasons = await self._database.ask(refused, self._lease, [item.leased.id for item in items])
-        now = datetime.now(UTC)
+        reasons = await self._database.ask(self._queue.refused, self._lease, [item.leased.id for item in items])
+        now = self._clock.now()
         known = {item.leased.id: item for item in items}
         for delivery_id, state, words in reasons:
             self._settle(unanswered(known.pop(delivery_id).leased, DeliveryState(state), now, words=words))
@@ -306,13 +308,13 @@ class _Session:
 
     def unmark(self, items: Sequence[Item]) -> None:
         """Marked, and certainly not handed over: ready again, and no attempt."""
-        now = datetime.now(UTC)
+        now = self._clock.now()
         for item in items:
             self._settle(unanswered(item.leased, DeliveryState.READY, now, marked=True))
 
     def conclude(self, item: Item, engine_id: int, outcome: Outcome, seconds: float) -> None:
         """What follows from an engine's answer, for the delivery and for the engine."""
-        now = datetime.now(UTC)
+        now = self._clock.now()
         candidate = self._candidate(item)
         pool = self._pool_of(item)
         verdict = conclude(
@@ -321,7 +323,7 @@ class _Session:
             pool.retry,
             self._batches[item.leased.batch].uncertain,
             now,
-            self._rng,
+            self._around.rng,
             alternatives=outcome.kind is Kind.TRANSIENT
             and self._standing.has_other(pool.id, engine_id, candidate.sender_domain, now),
             honours_keys=self._lanes[engine_id].engine.honours_keys,

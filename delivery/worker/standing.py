@@ -1,19 +1,20 @@
 """How the engines stand, as this worker knows: read from what the workers share, and at once from its own outcomes.
 
 What outcomes say is passed on to the shared state in batches; until the answer is back, an engine that wants no more is
-taken at its word here. The rules are the core's; `delivery.engine_state` writes.
+taken at its word here. The rules are the core's; the engine desk writes.
 """
 
 import asyncio
 from collections import defaultdict
-from datetime import UTC, datetime
+from datetime import datetime
 
-from delivery import engine_state
+from delivery.clock import Clock
 from delivery.core.breaker import Breaker, State
-from delivery.core.dispatch import Health, Verdict
+from delivery.core.condition import Health, News
+from delivery.core.dispatch import Verdict
 from delivery.core.envelope import Outcome
 from delivery.core.failover import EngineView
-from delivery.engine_state import News, PoolView
+from delivery.engine_desk import EngineDesk, PoolView
 from delivery.worker.database import Database
 
 ANY_NUMBER = 1_000_000
@@ -23,8 +24,10 @@ CLEAN = Breaker()  # a success changes nothing here: the usual case, which costs
 class Standing:
     """The pools this worker has to do with, and their engines."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, desk: EngineDesk, clock: Clock) -> None:
         self._database = database
+        self._desk = desk
+        self._clock = clock
         self._pools: dict[int, PoolView] = {}
         self._engines: dict[int, EngineView] = {}  # of all those pools
         self._news: dict[int, list[News]] = defaultdict(list)
@@ -40,12 +43,12 @@ class Standing:
         """True when any engine of the pool may be asked now."""
         if pool_id not in self._pools:
             await self._look_at(pool_id)
-        now = datetime.now(UTC)
-        return any(engine.able_at(now) == now for engine in self._pools[pool_id].engines)
+        now = self._clock.now()
+        return any(engine.able_at(now) == now for engine in self._pools[pool_id].roster.engines)
 
     def has_other(self, pool_id: int, engine_id: int, domain: str, now: datetime) -> bool:
         """True when another engine of the pool could take a delivery from `domain` at once."""
-        engines = self._pools[pool_id].engines
+        engines = self._pools[pool_id].roster.engines
         return any(e.id != engine_id and e.sends_for(domain) and e.able_at(now) == now for e in engines)
 
     def wants_more(self, engine_id: int) -> bool:
@@ -56,7 +59,7 @@ class Standing:
         view = self._engines.get(engine_id)
         if view is None:
             return True
-        paused = view.paused_until is not None and view.paused_until > datetime.now(UTC)
+        paused = view.paused_until is not None and view.paused_until > self._clock.now()
         return view.breaker.state is not State.OPEN and not paused
 
     async def admit(self, engine_id: int) -> int:
@@ -66,12 +69,12 @@ class Standing:
             self._passed_on.clear()
             await self._passed_on.wait()
         view = self._engines.get(engine_id)
-        now = datetime.now(UTC)
+        now = self._clock.now()
         if view is None or view.able_at(now) != now:
             return 0
         if view.breaker.state is State.CLOSED:
             return ANY_NUMBER
-        claimed = await self._database.ask(engine_state.claim_probe, engine_id)
+        claimed = await self._database.ask(self._desk.claim_probe, engine_id)
         await self.look_again()
         return 1 if claimed else 0
 
@@ -100,7 +103,7 @@ class Standing:
         """Writes the news there is."""
         for engine_id in list(self._news):
             news = self._news.pop(engine_id)
-            await self._database.ask(engine_state.record, engine_id, news)
+            await self._database.ask(self._desk.record, engine_id, news)
 
     async def look_again(self) -> None:
         """Reads how all the engines stand."""
@@ -108,5 +111,5 @@ class Standing:
             await self._look_at(pool_id)
 
     async def _look_at(self, pool_id: int) -> None:
-        pool = self._pools[pool_id] = await self._database.ask(engine_state.pool_view, pool_id)
-        self._engines.update((engine.id, engine) for engine in pool.engines)
+        pool = self._pools[pool_id] = await self._database.ask(self._desk.pool, pool_id, self._clock.now())
+        self._engines.update((engine.id, engine) for engine in pool.roster.engines)

@@ -1,15 +1,16 @@
-"""This worker's share of an engine's limits: drawn from the shared buckets in small advances, used soon or lost.
+"""This worker's share of an engine's limits: drawn from the shared buckets in small advances, used soon or given back.
 
-A token counts from its grant. One that is older than the engine's lateness is thrown away and drawn anew: then what
-reaches the engine in any window stays within the limit (see `Rate.guarded`).
+A token counts from its grant. One that is older than the limits' lateness is not used any more; another is drawn in its
+place: then what reaches the engine in any window stays within the limit (see `Rate.guarded`).
 """
 
 import asyncio
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from delivery.buckets import draw_all
-from delivery.engine_state import Limits
+from delivery.clock import Clock
+from delivery.core.throttle import Rate
+from delivery.engine_desk import EngineDesk
 from delivery.worker.database import Database
 
 LONGEST_NAP = 1.0  # then the limits are looked at again: an operator may have changed them
@@ -18,64 +19,86 @@ LONGEST_NAP = 1.0  # then the limits are looked at again: an operator may have c
 GATHER = 25_000_000  # nanoseconds
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Token:
-    """The right to hand one message over. `good_until` is on the monotonic clock, in nanoseconds."""
+    """The right to hand messages over, drawn at these `rates` in a grant that `left` the buckets so. `good_until` is on
+    the monotonic clock, in nanoseconds."""
 
     good_until: int
+    rates: Mapping[str, Rate]
+    left: Mapping[str, int]
 
-    def is_good(self) -> bool:
-        return time.monotonic_ns() <= self.good_until
 
-
-FOREVER = Token(2**63 - 1)
+FOREVER = Token(2**63 - 1, {}, {})
+SPENT = Token(0, {}, {})
 
 
 class Tokens:
-    """Draws tokens for one engine."""
+    """Draws tokens of some buckets, all at once. `rates` and `lateness` may change at any time."""
 
-    def __init__(self, database: Database, limits: Limits) -> None:
-        self.limits = limits
+    def __init__(
+        self, database: Database, desk: EngineDesk, clock: Clock, rates: Mapping[str, Rate], lateness: int
+    ) -> None:
+        self.rates = rates
+        self.lateness = lateness
         self._database = database
-        self._unused = 0
-        self._token = Token(0)
+        self._desk = desk
+        self._clock = clock
+        self._unused: dict[Token, int] = {}
         self._not_before = 0  # of the next draw, on the monotonic clock
 
     @property
     def unlimited(self) -> bool:
-        return not self.limits.rates
+        return not self.rates
 
     async def take(self, wanted: int, stop: asyncio.Event) -> tuple[int, Token]:
         """Between 1 and `wanted` tokens, as soon as there are any; 0 when `stop` came first."""
         while not stop.is_set():
             if self.unlimited:
                 return wanted, FOREVER
-            if self._unused and self._token.is_good():
-                count = min(wanted, self._unused)
-                self._unused -= count
-                return count, self._token
-            asked_at = time.monotonic_ns()
+            if self._unused and (kept := self._kept(wanted)):
+                return kept
+            asked_at = self._clock.monotonic_ns()
             if asked_at < self._not_before:
                 await _nap(self._not_before - asked_at, stop)
                 continue
-            drawn = await self._database.ask(draw_all, self.limits.rates, wanted)
+            rates = self.rates
+            drawn = await self._database.ask(self._desk.draw, rates, wanted)
             if drawn.tokens < wanted:
                 self._not_before = asked_at + self._gap()
             if drawn.tokens:
-                return drawn.tokens, Token(asked_at + self.limits.lateness)
+                return drawn.tokens, Token(asked_at + self.lateness, rates, drawn.left)
             await _nap(drawn.wait, stop)
         return 0, FOREVER
 
-    def _gap(self) -> int:
-        """How long tokens may gather without the bucket running over."""
-        return min(GATHER, *(rate.interval * rate.burst // 2 for rate in self.limits.rates.values()))
+    def good(self, token: Token) -> bool:
+        """Whether a token may be used now."""
+        return token is FOREVER or self._clock.monotonic_ns() <= token.good_until
 
     def give_back(self, count: int, token: Token) -> None:
-        """Tokens that were not used; they may be until they lapse."""
-        if token is FOREVER or not token.is_good():
-            return
-        self._unused = count + (self._unused if self._token is token else 0)
-        self._token = token
+        """Tokens that were not used: whoever takes next gets them while they are good, and then everybody."""
+        if token.rates and count:
+            self._unused[token] = self._unused.get(token, 0) + count
+
+    async def return_unused(self, *, also_good: bool = False) -> None:
+        """Offers tokens that nobody used in time, or all of them, to the shared buckets; they may have lapsed."""
+        for token in [token for token in self._unused if also_good or not self.good(token)]:
+            count = self._unused.pop(token)
+            await self._database.ask(self._desk.give_back, token.rates, token.left, count)
+
+    def _kept(self, wanted: int) -> tuple[int, Token] | None:
+        for token, count in self._unused.items():
+            if self.good(token):
+                if count > wanted:
+                    self._unused[token] = count - wanted
+                    return wanted, token
+                del self._unused[token]
+                return count, token
+        return None
+
+    def _gap(self) -> int:
+        """How long tokens may gather without the bucket running over."""
+        return min(GATHER, *(rate.interval * rate.burst // 2 for rate in self.rates.values()))
 
 
 async def _nap(nanoseconds: int, stop: asyncio.Event) -> None:

@@ -106,6 +106,14 @@ def test_answers_to_what_was_in_flight_when_it_tripped_change_nothing():
     assert breaker.record_fault(NOON + TICK, POLICY, fatal=True) == breaker
 
 
+def test_a_circuit_that_is_switched_off_never_opens():
+    breaker = Breaker()
+    for _ in range(100):
+        breaker = breaker.record_fault(NOON, BreakerPolicy(threshold=None), fatal=True)
+
+    assert breaker == Breaker()
+
+
 EVENTS = st.lists(
     st.tuples(st.sampled_from(["success", "fault", "fatal", "probe"]), st.integers(0, 40)), min_size=1, max_size=60
 )

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delivery.core.breaker import Breaker, State
+from delivery.core.condition import Health
 from delivery.core.dispatch import (
     LONGEST_PAUSE,
     NOBODY_ABLE,
@@ -15,7 +16,6 @@ from delivery.core.dispatch import (
     Candidate,
     End,
     GiveUp,
-    Health,
     Send,
     UncertainPolicy,
     Verdict,
@@ -24,13 +24,14 @@ from delivery.core.dispatch import (
     decide,
 )
 from delivery.core.envelope import Kind, Outcome
-from delivery.core.failover import EngineView
-from delivery.core.retry import RetryPolicy
+from delivery.core.failover import EngineView, Roster, Strategy
+from delivery.core.retry import Backoff, Growth, RetryPolicy, RetryRule, Trouble
 
 NOON = datetime(2026, 8, 1, 12, tzinfo=UTC)
 LATER = NOON + timedelta(minutes=1)
 DOMAIN = "shop.example"
-RETRY = RetryPolicy(max_attempts=3, max_age=timedelta(hours=24))
+BASE = timedelta(minutes=1)
+RETRY = RetryPolicy(RetryRule(3, Backoff(base=BASE)), max_age=timedelta(hours=24))
 FRESH = Candidate(DOMAIN)
 ONCE_TRIED = Candidate(DOMAIN, attempts=1, since=NOON, last_engine=1)
 MAYBE_TAKEN = Candidate(DOMAIN, attempts=1, since=NOON, last_engine=1, pinned=True)
@@ -49,64 +50,70 @@ def concluded(outcome, candidate=FRESH, uncertain=UncertainPolicy.HOLD, now=NOON
     return conclude(candidate, outcome, RETRY, uncertain, now, Longest(), **changes)
 
 
+def decided(candidate, engines, now=NOON):
+    return decide(candidate, Roster(tuple(engines)), RETRY, now, Longest())
+
+
+NOBODY = "no engine of the pool is able now"
+
 # ---- decide ----
 
 
 def test_a_delivery_goes_to_the_first_able_engine_and_after_a_failure_to_the_next():
-    assert decide(FRESH, ABLE, RETRY, NOON) == Send(1)
-    assert decide(FRESH, FIRST_OPEN, RETRY, NOON) == Send(2)
-    assert decide(ONCE_TRIED, ABLE, RETRY, NOON) == Send(2)
+    assert decided(FRESH, ABLE) == Send(1)
+    assert decided(FRESH, FIRST_OPEN) == Send(2)
+    assert decided(ONCE_TRIED, ABLE) == Send(2)
 
 
 def test_one_that_was_only_told_to_slow_down_is_not_kept_from_its_engine():
     throttled = Candidate(DOMAIN, attempts=0, since=NOON, last_engine=1)
 
-    assert decide(throttled, ABLE, RETRY, NOON) == Send(1)
+    assert decided(throttled, ABLE) == Send(1)
 
 
 def test_what_an_engine_may_have_taken_waits_for_that_engine_though_another_is_able():
-    assert decide(MAYBE_TAKEN, ABLE, RETRY, NOON) == Send(1)
-    assert decide(MAYBE_TAKEN, FIRST_OPEN, RETRY, NOON) == Wait(LATER)
+    assert decided(MAYBE_TAKEN, ABLE) == Send(1)
+    assert decided(MAYBE_TAKEN, FIRST_OPEN) == Wait(LATER, NOBODY)
 
 
 def test_when_nobody_is_able_it_waits_until_one_may_be_or_for_a_person():
-    assert decide(FRESH, FIRST_OPEN[:1], RETRY, NOON) == Wait(LATER)
-    assert decide(FRESH, [EngineView(1, Breaker(), enabled=False)], RETRY, NOON) == Wait(NOON + NOBODY_ABLE)
+    assert decided(FRESH, FIRST_OPEN[:1]) == Wait(LATER, NOBODY)
+    assert decided(FRESH, [EngineView(1, Breaker(), enabled=False)]) == Wait(NOON + NOBODY_ABLE, NOBODY)
 
 
 def test_a_delivery_that_was_never_tried_waits_for_an_engine_however_long_it_takes():
     engines = [EngineView(1, Breaker(), enabled=False)]
 
-    assert isinstance(decide(FRESH, engines, RETRY, NOON + timedelta(days=365)), Wait)
+    assert isinstance(decided(FRESH, engines, NOON + timedelta(days=365)), Wait)
 
 
 def test_a_tried_one_is_given_up_when_no_engine_was_able_for_too_long():
     too_late = NOON + RETRY.max_age + timedelta(seconds=1)
     engines = [EngineView(1, Breaker(), enabled=False)]
 
-    assert decide(ONCE_TRIED, engines, RETRY, too_late).end is End.DEAD
-    assert decide(MAYBE_TAKEN, engines, RETRY, too_late).end is End.UNCERTAIN
+    assert decided(ONCE_TRIED, engines, too_late).end is End.DEAD
+    assert decided(MAYBE_TAKEN, engines, too_late).end is End.UNCERTAIN
 
 
-def test_a_pool_that_may_not_send_for_the_sender_is_a_dead_letter_at_once():
+def test_while_no_engine_may_send_for_the_senders_domain_it_waits_for_a_person():
     engines = [EngineView(1, Breaker(), domains=frozenset({"other.example"}))]
 
-    decision = decide(FRESH, engines, RETRY, NOON)
+    decision = decided(FRESH, engines)
 
-    assert decision == GiveUp(End.DEAD, f"no engine of the pool may send for {DOMAIN}")
+    assert decision == Wait(NOON + NOBODY_ABLE, f"no engine of the pool may send for {DOMAIN}")
 
 
 def test_a_deadline_counts_to_its_last_instant():
     urgent = Candidate(DOMAIN, deadline=NOON)
 
-    assert decide(urgent, ABLE, RETRY, NOON) == Send(1)
-    assert decide(urgent, ABLE, RETRY, NOON + timedelta(microseconds=1)).end is End.EXPIRED
+    assert decided(urgent, ABLE) == Send(1)
+    assert decided(urgent, ABLE, NOON + timedelta(microseconds=1)).end is End.EXPIRED
 
 
 def test_what_may_have_been_taken_is_uncertain_after_its_deadline_and_not_expired():
     urgent = Candidate(DOMAIN, attempts=1, since=NOON, deadline=NOON, last_engine=1, pinned=True)
 
-    assert decide(urgent, ABLE, RETRY, LATER).end is End.UNCERTAIN
+    assert decided(urgent, ABLE, LATER).end is End.UNCERTAIN
 
 
 # ---- conclude: the recipient's fault, the engine's, the unknown, and none of them ----
@@ -138,7 +145,7 @@ def test_a_transient_failure_is_tried_again_after_a_backoff(faults_engine):
 
     verdict = concluded(Outcome(Kind.TRANSIENT, faults_engine=faults_engine))
 
-    assert verdict == Verdict(1, again_at=NOON + RETRY.base, health=health)
+    assert verdict == Verdict(1, again_at=NOON + BASE, health=health)
 
 
 def test_when_it_was_the_engines_trouble_another_engine_is_asked_at_once():
@@ -150,13 +157,13 @@ def test_when_it_was_the_engines_trouble_another_engine_is_asked_at_once():
 def test_a_full_mailbox_is_not_carried_to_the_next_engine_at_once():
     verdict = concluded(Outcome(Kind.TRANSIENT, faults_engine=False), alternatives=True)
 
-    assert verdict == Verdict(1, again_at=NOON + RETRY.base, health=Health.GOOD)
+    assert verdict == Verdict(1, again_at=NOON + BASE, health=Health.GOOD)
 
 
 def test_what_only_one_engine_may_be_asked_about_keeps_its_backoff_though_others_are_able():
     verdict = concluded(Outcome(Kind.TRANSIENT), MAYBE_TAKEN, alternatives=True)
 
-    assert verdict == Verdict(2, again_at=NOON + 4 * RETRY.base, pinned=True, health=Health.FAULT)
+    assert verdict == Verdict(2, again_at=NOON + 4 * BASE, pinned=True, health=Health.FAULT)
 
 
 def test_the_last_try_makes_a_dead_letter_also_when_another_engine_is_able():
@@ -201,13 +208,13 @@ def test_the_unknown_is_held_by_policy_and_counts_against_the_engine():
 def test_the_unknown_is_sent_again_by_policy_after_a_backoff_by_the_same_engine_alone():
     verdict = concluded(Outcome(Kind.UNKNOWN), uncertain=UncertainPolicy.RESEND, alternatives=True)
 
-    assert verdict == Verdict(1, again_at=NOON + RETRY.base, pinned=True, health=Health.FAULT)
+    assert verdict == Verdict(1, again_at=NOON + BASE, pinned=True, health=Health.FAULT)
 
 
 def test_an_engine_that_refuses_the_same_key_twice_is_asked_again_under_either_policy():
     verdict = concluded(Outcome(Kind.UNKNOWN), honours_keys=True)
 
-    assert verdict == Verdict(1, again_at=NOON + RETRY.base, pinned=True, health=Health.FAULT)
+    assert verdict == Verdict(1, again_at=NOON + BASE, pinned=True, health=Health.FAULT)
 
 
 @pytest.mark.parametrize("kind", [Kind.UNKNOWN, Kind.TRANSIENT, Kind.THROTTLED, Kind.ENGINE])
@@ -217,6 +224,23 @@ def test_what_may_have_been_taken_is_never_given_up_as_dead(kind):
     verdict = concluded(Outcome(kind), MAYBE_TAKEN, uncertain=UncertainPolicy.RESEND, now=too_late)
 
     assert verdict.end is End.UNCERTAIN
+
+
+def test_each_class_of_trouble_is_retried_by_its_own_rule():
+    rules = {
+        Trouble.MAILBOX: RetryRule(2, Backoff(Growth.CONSTANT, base=timedelta(minutes=30))),
+        Trouble.UNKNOWN: RetryRule(9, Backoff(Growth.IMMEDIATE)),
+    }
+    retry = RetryPolicy(RETRY.rule, RETRY.max_age, rules)
+
+    def after(outcome, candidate=FRESH):
+        return conclude(candidate, outcome, retry, UncertainPolicy.RESEND, NOON, Longest())
+
+    assert after(Outcome(Kind.TRANSIENT)).again_at == NOON + BASE
+    assert after(Outcome(Kind.TRANSIENT, faults_engine=False)).again_at == NOON + timedelta(minutes=30)
+    assert after(Outcome(Kind.TRANSIENT, faults_engine=False), ONCE_TRIED).end is End.DEAD
+    assert after(Outcome(Kind.TRANSIENT), ONCE_TRIED).end is None
+    assert after(Outcome(Kind.UNKNOWN), ONCE_TRIED).again_at == NOON
 
 
 # ---- both questions, over and over ----
@@ -232,13 +256,14 @@ def lives(draw):
     return draw(st.lists(rounds, min_size=1, max_size=60)), draw(st.sampled_from(UncertainPolicy)), draw(st.booleans())
 
 
-@given(lives(), st.integers())
-def test_in_no_life_does_a_second_engine_get_what_the_first_may_have(life, seed):
+@given(lives(), st.sampled_from(Strategy), st.integers())
+def test_in_no_life_does_a_second_engine_get_what_the_first_may_have(life, strategy, seed):
     rounds, policy, honours_keys = life
     rng, now, candidate, maybe_with = random.Random(seed), NOON, FRESH, None
     for kind, first, second, faults_engine, seconds in rounds:
         now += timedelta(seconds=seconds)
-        decision = decide(candidate, [EngineView(1, first), EngineView(2, second)], RETRY, now)
+        roster = Roster((EngineView(1, first), EngineView(2, second)), strategy, current=2)
+        decision = decide(candidate, roster, RETRY, now, rng)
         if isinstance(decision, GiveUp):
             assert decision.end is (End.UNCERTAIN if maybe_with else End.DEAD)
             return
@@ -248,7 +273,7 @@ def test_in_no_life_does_a_second_engine_get_what_the_first_may_have(life, seed)
         outcome = Outcome(kind, faults_engine=faults_engine)
         verdict = conclude(candidate, outcome, RETRY, policy, now, rng, alternatives=True, honours_keys=honours_keys)
         assert verdict.attempts - candidate.attempts == (kind not in (Kind.THROTTLED, Kind.ENGINE))
-        assert verdict.attempts <= RETRY.max_attempts
+        assert verdict.attempts <= RETRY.rule.max_attempts
         assert (verdict.end is None) != (verdict.again_at is None)
         if kind is Kind.UNKNOWN:
             maybe_with = decision.engine

@@ -13,6 +13,7 @@ from delivery.core.throttle import (
     Period,
     Rate,
     draw,
+    given_back,
     recovered,
     slower,
 )
@@ -128,6 +129,63 @@ def test_tokens_drawn_one_by_one_are_as_many_as_drawn_together(rate, wanted):
         state, alone = grant.state, alone + grant.tokens
 
     assert (alone, state) == (together.tokens, together.state)
+
+
+@given(histories(), st.integers(1, 50), st.integers(0, 50))
+def test_tokens_given_back_before_anybody_drew_again_are_as_if_they_had_never_been_drawn(history, drawn, used):
+    rate, steps = history
+    state, now = 0, START
+    for gap, wanted, _, _ in steps:
+        now += gap
+        state = draw(rate, state, now, wanted).state
+    grant = draw(rate, state, now, drawn)
+    kept = min(used, grant.tokens)
+
+    returned = given_back(rate, grant.state, grant.state, grant.tokens - kept)
+
+    assert draw(rate, returned, now, 100).tokens == draw(rate, draw(rate, state, now, kept).state, now, 100).tokens
+
+
+def test_tokens_given_back_twice_come_back_once():
+    rate = Rate(SECOND, 5)
+    grant = draw(rate, 0, START, 5)
+    once = given_back(rate, grant.state, grant.state, 2)
+
+    assert draw(rate, once, START, 5).tokens == 2
+    assert given_back(rate, once, grant.state, 2) == once
+
+
+@given(histories(), st.data())
+@example((Rate(SECOND, 2), [(0, 2, [0.0], 1.0), (3 * SECOND // 2, 1, [0.0], 1.0), (0, 2, [0.0], 1.0)]), None)
+def test_no_window_holds_more_than_allowed_when_unused_tokens_come_back_late(history, data):
+    rate, steps = history
+    state, now, instants, owed = 0, START, [], []
+    for number, (gap, wanted, _, _) in enumerate(steps):
+        now += gap
+        if owed and ((data is None and number == 2) or (data is not None and data.draw(st.booleans()))):
+            for left, tokens in owed:
+                state = given_back(rate, state, left, tokens)
+            owed = []
+        grant = draw(rate, state, now, wanted)
+        state = grant.state
+        used = (0 if number == 0 else grant.tokens) if data is None else data.draw(st.integers(0, grant.tokens))
+        instants += [now] * used
+        owed.append((grant.state, grant.tokens - used))
+
+    assert crowded(rate, instants) == []
+
+
+@given(st.integers(1, 100_000), st.integers(1, 1000), st.sampled_from([Period.HOUR, Period.DAY]))
+def test_a_quota_with_its_burst_in_it_holds_in_every_window_shorter_than_its_period(quantity, burst, period):
+    rate = Rate.within(quantity, period, burst)
+    at_once = draw(rate, 0, START, quantity + 1)
+    # The last instant at which a greedy user draws, one token at a time being the most it can get by then.
+    last = draw(rate, at_once.state, START + period.nanoseconds - 1, quantity + 1)
+    refilled = (period.nanoseconds - 1) // rate.interval
+
+    assert at_once.tokens == min(burst, quantity)
+    assert last.tokens == min(refilled, rate.burst)
+    assert at_once.tokens + refilled <= quantity
 
 
 def test_a_greedy_user_reaches_the_rate_it_is_allowed():

@@ -16,11 +16,12 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from delivery import engine_state, queue
-from delivery.core.breaker import BreakerPolicy
+from delivery import queue
+from delivery.catalogue import StoredCatalogue
 from delivery.core.dispatch import UncertainPolicy
 from delivery.core.envelope import Kind, Outcome
 from delivery.core.throttle import SECOND
+from delivery.engine_desk import EngineDesk
 from delivery.exceptions import EngineMisconfigured
 from delivery.models import (
     Attempt,
@@ -37,8 +38,9 @@ from delivery.models import (
 from delivery.models.batch import Batch, BatchState
 from delivery.queue import Filler, NewDelivery, leasing
 from delivery.queue.outcomes import ENDED
+from delivery.shared import shared
 from delivery.signals import batch_done
-from delivery.worker import Database, Pump
+from delivery.worker import Database, Pump, Surroundings
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -102,6 +104,22 @@ class FakeEngine:
     async def close(self):
         assert self.under_way == 0
         self.closed += 1
+
+
+class FakeCatalogue(StoredCatalogue):
+    """The stored engines, with a fake behind each; None stands for settings that cannot work."""
+
+    def __init__(self, engines):
+        self._engines = engines
+
+    def open(self, engine_id):
+        if self._engines[engine_id] is None:
+            raise EngineMisconfigured("The host is missing.")
+        return self._engines[engine_id]
+
+
+def pump_on(database, engines, **options):
+    return Pump(Surroundings(database, desk=EngineDesk(FakeCatalogue(engines), shared()), **options), until_done=True)
 
 
 def pool_of(*fakes, **settings):
@@ -214,10 +232,7 @@ def pumped(engines, story=None, pumps=1, database=WatchedDatabase, **options):
 
     async def scenario():
         databases = [database() for _ in range(pumps)]
-        workers = [
-            Pump(worked_on, until_done=True, open_with=lambda stored: engines[stored.pk], **options)
-            for worked_on in databases
-        ]
+        workers = [pump_on(worked_on, engines, **options) for worked_on in databases]
         desk = Desk(workers[0], databases[0])
         try:
             async with asyncio.timeout(TIMEOUT), asyncio.TaskGroup() as group:
@@ -426,18 +441,7 @@ def test_an_engine_that_cannot_be_opened_is_passed_over():
     misconfigured = next(iter(engines))
     batch = batch_in(pool, 5)
 
-    async def scenario():
-        def open_with(stored):
-            if stored.pk == misconfigured:
-                raise EngineMisconfigured("The host is missing.")
-            return engines[stored.pk]
-
-        database = Database()
-        async with asyncio.timeout(TIMEOUT):
-            await Pump(database, until_done=True, open_with=open_with).run()
-        await database.close()
-
-    asyncio.run(scenario())
+    pumped(engines)
 
     assert_settled(batch, accepted=5)
     assert EngineState.objects.get(engine_id=misconfigured).last_error == "The host is missing."
@@ -788,13 +792,13 @@ def test_the_pump_goes_on_where_it_was_when_the_database_comes_back(warnings, mo
 
 
 @pytest.mark.parametrize("policy", UncertainPolicy)
-def test_whatever_answer_of_the_database_gets_lost_nothing_is_lost_or_doubled(rng, seed, policy, monkeypatch):
-    # So many silences would open the circuit, and what may have been taken would wait for it to close.
-    monkeypatch.setattr(engine_state, "POLICY", BreakerPolicy(threshold=10_000))
+def test_whatever_answer_of_the_database_gets_lost_nothing_is_lost_or_doubled(rng, seed, policy):
     outcomes = [ACCEPTED] * 6 + [TROUBLE, SILENCE, Outcome(Kind.RECIPIENT, "550", "no", hard=True)]
     answers = {f"person-{n}@example.test": rng.choice(outcomes) for n in range(600)}
     fake = FakeEngine(lambda address, n: answers[address] if n == 1 else ACCEPTED)
     pool, engines = pool_of(fake, first_wait_seconds=1)
+    # So many silences would open the circuit, and what may have been taken would wait for it to close.
+    Engine.objects.update(fault_threshold=10_000)
     batch = batch_in(pool, 600, policy)
 
     pumped(engines, database=lambda: RepeatingDatabase(rng))

@@ -1,0 +1,111 @@
+"""What a worker asks about its engines: what operators set up and what all workers share, put together.
+
+Every method blocks, and is called in a thread that may. The rules are the core's.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from delivery.catalogue import Catalogue, EngineSetup, PoolSetup
+from delivery.core.condition import Condition, News
+from delivery.core.failover import EngineView, Roster, Strategy
+from delivery.core.retry import RetryPolicy
+from delivery.core.throttle import MAX_LATENESS, Rate
+from delivery.engines.base import Engine
+from delivery.shared.base import Drawn, Shared
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """A pool as a worker sees it: its engines as they are now, and how hard it tries."""
+
+    id: int
+    roster: Roster
+    retry: RetryPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an engine may be asked for at most, by bucket: guarded for late use and slowed by its pace. `lateness` and
+    `call_lateness`: how long after its grant a token may be used, in nanoseconds."""
+
+    messages: Mapping[str, Rate]
+    calls: Mapping[str, Rate]
+    lateness: int
+    call_lateness: int
+
+
+class EngineDesk:
+    """See the module."""
+
+    def __init__(self, catalogue: Catalogue, shared: Shared) -> None:
+        self._catalogue = catalogue
+        self._shared = shared
+
+    def pool(self, pool_id: int, now: datetime) -> PoolView:
+        """A pool as it is now. A sticky one moves on here when its engine does not work any more."""
+        setup = self._catalogue.pool(pool_id)
+        conditions = self._shared.conditions(member.engine.id for member in setup.members)
+        views = tuple(_view(member.engine, conditions[member.engine.id], member.weight) for member in setup.members)
+        roster = Roster(views, setup.strategy)
+        if setup.strategy is Strategy.STICKY:
+            roster = self._followed(setup, roster, now)
+        return PoolView(pool_id, roster, setup.retry)
+
+    def _followed(self, setup: PoolSetup, roster: Roster, now: datetime) -> Roster:
+        before = self._shared.current(setup.id)
+        roster = Roster(roster.engines, roster.strategy, before)
+        after = roster.following(now)
+        if after != before and not self._shared.move(setup.id, before, after):
+            after = self._shared.current(setup.id)  # another worker was faster: where it went, all go
+        return Roster(roster.engines, roster.strategy, after)
+
+    def limits(self, engine_id: int, now: datetime) -> Limits:
+        """The limits of an engine as they are now."""
+        setup = self._catalogue.engine(engine_id)
+        pace = self._shared.conditions([engine_id])[engine_id].pace
+        rates = dict(setup.rates)
+        if setup.ramp and (warmup := setup.ramp.rate_at(now)):
+            rates[setup.ramp_key] = warmup
+        rates = {key: rate.slowed(pace) for key, rate in rates.items()}
+        calls = {key: rate.slowed(pace) for key, rate in setup.call_rates.items()}
+        return Limits(_guarded(rates), _guarded(calls), _lateness(rates), _lateness(calls))
+
+    def open(self, engine_id: int) -> Engine:
+        """The working engine. Raises DeliveryError when its settings cannot work."""
+        return self._catalogue.open(engine_id)
+
+    def draw(self, rates: Mapping[str, Rate], wanted: int) -> Drawn:
+        """Tokens, as many of `wanted` as all of these buckets can give now."""
+        return self._shared.draw(rates, wanted)
+
+    def give_back(self, rates: Mapping[str, Rate], left: Mapping[str, int], tokens: int) -> None:
+        """Tokens of a grant that were not used; they lapse in buckets that were drawn from since."""
+        self._shared.give_back(rates, left, tokens)
+
+    def claim_probe(self, engine_id: int) -> bool:
+        """Takes the one probe of an open circuit; False when it is not due or another worker has it."""
+        policy = self._catalogue.engine(engine_id).breaker
+        return self._shared.change(engine_id, lambda condition, now: condition.probing(now, policy))
+
+    def record(self, engine_id: int, news: Sequence[News]) -> None:
+        """Takes in what outcomes say of an engine, in their order."""
+        policy = self._catalogue.engine(engine_id).breaker
+        self._shared.change(engine_id, lambda condition, now: condition.hearing(news, now, policy))
+
+    def recover(self, engine_id: int) -> None:
+        """Lets a slowed engine come back to its pace, a step for each quiet period."""
+        self._shared.change(engine_id, lambda condition, now: condition.recovering(now))
+
+
+def _view(setup: EngineSetup, condition: Condition, weight: int) -> EngineView:
+    return EngineView(setup.id, condition.breaker, setup.enabled, setup.domains, condition.paused_until, weight)
+
+
+def _guarded(rates: Mapping[str, Rate]) -> dict[str, Rate]:
+    return {key: rate.guarded() for key, rate in rates.items()}
+
+
+def _lateness(rates: Mapping[str, Rate]) -> int:
+    return min((rate.lateness for rate in rates.values()), default=MAX_LATENESS)
