@@ -36,11 +36,12 @@ class CompiledMessage:
         Key and Message-ID come from the delivery's id alone: every attempt has the same.
         """
         headers: tuple[tuple[str, str], ...] = ()
+        variables = data
         if self._unsubscribe:
             url = self._unsubscribe + token_for(delivery_id)
-            data = {**data, UNSUBSCRIBE_URL: url}
+            variables = {**data, UNSUBSCRIBE_URL: url}
             headers = (("List-Unsubscribe", f"<{url}>"), ONE_CLICK)
-        rendered = self.content.render(data)
+        rendered = self.content.render(variables)
         key = f"{self._token}.{delivery_id:x}"
         return Envelope(
             key=key,
@@ -52,4 +53,5 @@ class CompiledMessage:
             html=rendered.html,
             date=now,
             headers=headers,
+            data=data,
         )

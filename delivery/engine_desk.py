@@ -11,7 +11,7 @@ from delivery.catalogue import Catalogue, EngineSetup, PoolSetup
 from delivery.core.condition import Condition, News
 from delivery.core.failover import EngineView, Roster, Strategy
 from delivery.core.retry import RetryPolicy
-from delivery.core.throttle import MAX_LATENESS, Rate
+from delivery.core.throttle import Rate
 from delivery.engines.base import Engine
 from delivery.shared.base import Drawn, Shared
 
@@ -27,13 +27,10 @@ class PoolView:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an engine may be asked for at most, by bucket: guarded for late use and slowed by its pace. `lateness` and
-    `call_lateness`: how long after its grant a token may be used, in nanoseconds."""
+    """What an engine may be asked for at most, by bucket: in messages and in calls, slowed by its pace."""
 
     messages: Mapping[str, Rate]
     calls: Mapping[str, Rate]
-    lateness: int
-    call_lateness: int
 
 
 class EngineDesk:
@@ -70,7 +67,7 @@ class EngineDesk:
             rates[setup.ramp_key] = warmup
         rates = {key: rate.slowed(pace) for key, rate in rates.items()}
         calls = {key: rate.slowed(pace) for key, rate in setup.call_rates.items()}
-        return Limits(_guarded(rates), _guarded(calls), _lateness(rates), _lateness(calls))
+        return Limits(rates, calls)
 
     def open(self, engine_id: int) -> Engine:
         """The working engine. Raises DeliveryError when its settings cannot work."""
@@ -101,11 +98,3 @@ class EngineDesk:
 
 def _view(setup: EngineSetup, condition: Condition, weight: int) -> EngineView:
     return EngineView(setup.id, condition.breaker, setup.enabled, setup.domains, condition.paused_until, weight)
-
-
-def _guarded(rates: Mapping[str, Rate]) -> dict[str, Rate]:
-    return {key: rate.guarded() for key, rate in rates.items()}
-
-
-def _lateness(rates: Mapping[str, Rate]) -> int:
-    return min((rate.lateness for rate in rates.values()), default=MAX_LATENESS)

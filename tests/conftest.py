@@ -110,6 +110,14 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [f"database: {database}{verdict}", f"random seed: {seed} (to replay: --seed {seed})"]
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What has nothing to do with a database need not be run once for each of them."""
+    if config.getoption("database") == "postgres":
+        once = [item for item in items if item.get_closest_marker("once")]
+        items[:] = [item for item in items if item not in set(once)]
+        config.hook.pytest_deselected(items=once)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     reason = item.config.stash[missing_key]

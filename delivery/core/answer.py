@@ -59,6 +59,11 @@ def plain(value: object) -> str:
     return _UNKEPT.sub(" ", str(value))
 
 
+def objects(value: object) -> list[Mapping[str, object]]:
+    """The JSON objects of a list; none when it is no list."""
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
 # PostgreSQL keeps no NUL, no database half of a surrogate pair, and no reader needs the other control characters.
 _UNKEPT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]+")
 _UNSEEN = re.compile(r"<(script|style|head)\b.*?(</\1\s*>|\Z)", re.IGNORECASE | re.DOTALL)
@@ -145,7 +150,7 @@ def classify_words(
         text,
         provider_id=provider_id if accepted else "",
         retry_after=(wait or meaning.wait) if meaning.kind in (Kind.THROTTLED, Kind.TRANSIENT) else None,
-        hard=meaning.hard,
+        hard=meaning.hard and not shared,  # nobody is suppressed for an address that may be a neighbour's
         faults_engine=meaning.faults_engine,
         shared=shared and meaning.kind in (Kind.MESSAGE, Kind.RECIPIENT),
     )

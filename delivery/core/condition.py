@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from delivery.core.breaker import Breaker, BreakerPolicy
+from delivery.core.breaker import Breaker, BreakerPolicy, State
 from delivery.core.throttle import QUIET, SLOW_ONCE_IN, recovered, slower
 
 KEPT_ERROR = 600  # characters of the last error
@@ -61,6 +61,8 @@ class Condition:
         return replace(condition, breaker=self.breaker.record_fault(now, policy, fatal=fatal))
 
     def _slowed(self, pause: timedelta | None, now: datetime) -> "Condition":
+        if self.breaker.state is State.HALF_OPEN:  # whoever says so to a probe is there again
+            return replace(self, breaker=self.breaker.record_success())._slowed(pause, now)
         until = max(filter(None, (self.paused_until, now + pause if pause else None)), default=None)
         if self.pace_changed_at is not None and now - self.pace_changed_at < SLOW_ONCE_IN:
             return replace(self, paused_until=until)

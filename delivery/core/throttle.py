@@ -9,11 +9,12 @@ Source of the algorithm: ITU-T I.371, annex A (virtual scheduling).
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from typing import NamedTuple
 
 SECOND = 1_000_000_000  # nanoseconds
 
-# A token may be used this long after it was drawn. What is used late crowds what is drawn next, so the store is asked
-# for less (see `Rate.guarded`). A quarter of a second covers one group commit on a busy disk.
+# A token may be used this long after it was drawn, at no cost. What is used late crowds what is drawn next, so the
+# store is asked for less (see `Rate.guarded`). A quarter of a second covers one group commit on a busy disk.
 MAX_LATENESS = SECOND // 4
 
 
@@ -32,10 +33,14 @@ class Period(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """`interval` nanoseconds for each token, and `burst` tokens at once: in t ns at most burst + t / interval pass."""
+    """`interval` nanoseconds for each token, and `burst` tokens at once: in t ns at most burst + t / interval pass.
+
+    `toll`, in nanoseconds, is paid once for each grant: by who may use its tokens later than `lateness` says.
+    """
 
     interval: int
     burst: int
+    toll: int = 0
 
     @classmethod
     def of(cls, quantity: int, period: Period, burst: int | None = None) -> "Rate":
@@ -52,19 +57,22 @@ class Rate:
 
     @property
     def lateness(self) -> int:
-        """How long after its grant a token may be used, in nanoseconds: what half the burst can make up for."""
+        """How long after its grant a token may be used at no further cost, in nanoseconds: what half the burst can make
+        up for, or a tenth of the interval."""
         return min(MAX_LATENESS, max((self.burst - 1) * self.interval // 2, self.interval // 10))
 
-    def guarded(self) -> "Rate":
-        """The rate to ask the store for, so that tokens used up to `lateness` late still keep to this rate.
+    def guarded(self, lateness: int = 0) -> "Rate":
+        """The rate to ask the store for, so that tokens used up to `self.lateness` late still keep to this rate.
 
         Tokens used in a window of t were granted in t + lateness. With a burst, that much is taken off the burst;
-        without one, the interval is stretched by it.
+        without one, the interval is stretched by it. All users of a bucket do the same. Who needs more, `lateness` in
+        all, pays the rest as a toll: what is granted after his tokens is granted so much later.
         """
+        toll = max(0, lateness - self.lateness)
         crowd = -(-self.lateness // self.interval)
         if self.burst > crowd:
-            return Rate(self.interval, self.burst - crowd)
-        return Rate(self.interval + self.lateness, self.burst)
+            return Rate(self.interval, self.burst - crowd, toll)
+        return Rate(self.interval + self.lateness, self.burst, toll)
 
     def slowed(self, pace: float) -> "Rate":
         """This rate times `pace` (0 < pace <= 1), the burst shrunk alike."""
@@ -73,8 +81,7 @@ class Rate:
         return Rate(int(self.interval / pace), max(1, int(self.burst * pace)))
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(NamedTuple):
     """`tokens` may go now; `state` is the bucket's next state; `wait` is how long until one more token is there."""
 
     tokens: int
@@ -91,7 +98,7 @@ def draw(rate: Rate, state: int, now: int, wanted: int) -> Grant:
     start = max(state, now)
     room = now + rate.burst * rate.interval - start
     tokens = max(0, min(wanted, room // rate.interval))
-    following = start + tokens * rate.interval if tokens else state
+    following = start + tokens * rate.interval + rate.toll if tokens else state
     wait = max(0, max(following, now) + rate.interval - rate.burst * rate.interval - now)
     return Grant(tokens, following, wait)
 

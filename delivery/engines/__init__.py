@@ -1,11 +1,25 @@
 """The kinds of engines there are, by name. A new kind is a module beside these and one line in `KINDS`."""
 
-from delivery.engines import base, postmark, sandbox, smtp_kind
+from delivery.engines import base, brevo, mailgun, postmark, resend, sandbox, scripted, sendgrid, ses, smtp_kind
 from delivery.engines.kind import EngineKind
 from delivery.exceptions import EngineMisconfigured
 from delivery.models import Engine
 
-KINDS: dict[str, EngineKind] = {kind.slug: kind for kind in (smtp_kind.KIND, postmark.KIND, sandbox.KIND)}
+# In the order in which they are offered.
+KINDS: dict[str, EngineKind] = {
+    kind.slug: kind
+    for kind in (
+        smtp_kind.KIND,
+        ses.KIND,
+        sendgrid.KIND,
+        mailgun.KIND,
+        postmark.KIND,
+        resend.KIND,
+        brevo.KIND,
+        sandbox.KIND,
+        scripted.KIND,
+    )
+}
 
 
 def kind_of(engine: Engine) -> EngineKind:

@@ -46,6 +46,20 @@ def calling_fields(concurrency: int, endpoint: str) -> dict[str, forms.Field]:
     }
 
 
+def batch_field(most: int, initial: int) -> dict[str, forms.Field]:
+    """How many mails go in one call, for APIs that take several and honour an idempotency key."""
+    return {
+        "batch_size": forms.IntegerField(
+            label="Mails a call",
+            min_value=1,
+            max_value=most,
+            initial=initial,
+            required=False,
+            help_text="More are faster. Only with 1 can a mail of unknown fate be tried again without a double.",
+        )
+    }
+
+
 def missing(given: Mapping[str, object], required: Mapping[str, str]) -> list[str]:
     """A sentence for each of the `required` settings (name -> what it is called) that is not there."""
     return [f"The {label} is missing." for name, label in required.items() if not str(given.get(name) or "").strip()]
@@ -63,11 +77,23 @@ def calling_problems(options: Options, secrets: Secrets) -> list[str]:
         if value != value.strip() or not (value.isascii() and value.isprintable()):
             label = name.replace("_", " ")
             problems.append(f"The {label} has spaces around it, or characters that no {label} has: copy it again.")
-    for name, low, high in (("concurrency", 1, 500), ("timeout", 5, 600)):
-        value = options.get(name)
-        if value is not None and not (isinstance(value, int) and low <= value <= high):
-            problems.append(f"The setting {name} must be between {low} and {high}, not {value}.")
-    return problems
+    return problems + out_of_range(options, "concurrency", 1, 500) + out_of_range(options, "timeout", 5, 600)
+
+
+def out_of_range(options: Options, name: str, low: int, high: int) -> list[str]:
+    """A sentence when this setting is given and is no number between `low` and `high`."""
+    value = options.get(name)
+    if value is None or (isinstance(value, int) and low <= value <= high):
+        return []
+    return [f"The setting {name.replace('_', ' ')} must be between {low} and {high}, not {value}."]
+
+
+def not_among(options: Options, name: str, known: Iterable[str]) -> list[str]:
+    """A sentence when this setting is given and none of those `known`."""
+    value, known = options.get(name), list(known)
+    if not value or value in known:
+        return []
+    return [f"“{value}” is no {name.replace('_', ' ')}: choose one of {', '.join(known)}."]
 
 
 def open_provider(provider: Provider, options: Options, secrets: Iterable[str], concurrency: int) -> ProviderEngine:
@@ -90,12 +116,17 @@ def unclear(answer: Answer, provider: str) -> list[Finding]:
     return [Finding(f"{provider} did not tell: it answered {answer.status} {answer.words()}".rstrip(), certain=False)]
 
 
-def domain_findings(wanted: frozenset[str], verified: Iterable[str], provider: str) -> list[Finding]:
-    """A finding for each From domain that is not among those `verified` at the provider, where a domain stands for its
-    subdomains too."""
+def domain_findings(
+    wanted: frozenset[str], verified: Iterable[str], provider: str, *, subdomains: bool = True, certain: bool = True
+) -> list[Finding]:
+    """A finding for each From domain that is not among those `verified` at the provider. `subdomains`: a domain stands
+    for its subdomains too. `certain`: nothing else, such as a single verified address, could stand in for it."""
     known = {domain.lower() for domain in verified}
     return [
-        Finding(f"{provider} has not verified {domain}: add it there as a sender identity, or take it off this engine.")
+        Finding(
+            f"{provider} has not verified {domain}: add it there as a sender identity, or take it off this engine.",
+            certain=certain,
+        )
         for domain in sorted(wanted)
-        if not any(domain == each or domain.endswith("." + each) for each in known)
+        if domain not in known and not (subdomains and any(domain.endswith("." + each) for each in known))
     ]

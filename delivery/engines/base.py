@@ -4,7 +4,7 @@ An engine knows how to hand envelopes over and how to read the answer. It does n
 breaker or the retry policy, and it never retries by itself what a server has refused: it reports an Outcome.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from delivery.core.envelope import Envelope, Outcome
@@ -29,6 +29,10 @@ class Engine(Protocol):
     batch_size: int
     concurrency: int
     honours_keys: bool
+
+    def groups(self, envelopes: Sequence[Envelope]) -> Iterable[Sequence[Envelope]]:
+        """These envelopes as they may go together, in one call each. Asked only where `batch_size` is more than 1."""
+        ...
 
     async def send(self, envelopes: Sequence[Envelope]) -> list[Outcome]:
         """One outcome for each envelope, in order. Raises nothing but `asyncio.CancelledError`: every fault of the

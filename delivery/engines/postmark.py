@@ -3,15 +3,14 @@
 Sources: https://postmarkapp.com/developer/api/email-api, https://postmarkapp.com/developer/api/overview#error-codes.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from django import forms
 
-from delivery.core.answer import Answer, Row, classify_answer, classify_words, told_to_wait
+from delivery.core.answer import Answer, Row, classify_answer, classify_words, plain, told_to_wait, unread
 from delivery.core.envelope import Attachment, Envelope, Kind, Outcome
 from delivery.core.meaning import DEAD, ENGINE, MESSAGE, SLOWER, TAKEN, TROUBLE
 from delivery.engines.api_fields import (
@@ -24,17 +23,28 @@ from delivery.engines.api_fields import (
     unclear,
 )
 from delivery.engines.base import Finding
+from delivery.engines.grouping import Group, up_to
 from delivery.engines.kind import EngineKind, Options, Secrets
-from delivery.engines.mail_parts import base64_text, headers_of, mailbox_text, plain_text
+from delivery.engines.limits import refusal, size_of, too_large
+from delivery.engines.mail_parts import (
+    KEY,
+    base64_text,
+    headers_of,
+    json_body,
+    mailbox_text,
+    message_id_header,
+    plain_text,
+)
 from delivery.engines.provider import ProviderEngine, Question
 from delivery.http import Call
 
 API = "https://api.postmarkapp.com"
 CONCURRENCY = 4
+LARGEST_MAIL, LARGEST_CALL = 10_000_000, 50_000_000  # octets
 
 # By ErrorCode, which stands in the answer whatever its HTTP status is.
 TABLE = (
-    Row(TAKEN, codes=("0",)),
+    Row(TAKEN, statuses=(2,), codes=("0",)),
     Row(DEAD, codes=("406",)),  # inactive: it bounced, complained or unsubscribed before
     Row(ENGINE, codes=("300",), words=r"'From'|\bFrom address\b|sender signature"),
     Row(DEAD, codes=("300",), words=r"'To'|\bTo address\b|recipient"),
@@ -42,7 +52,7 @@ TABLE = (
     Row(ENGINE, codes=("10", "400", "401", "405", "412", "413")),
     Row(SLOWER, codes=("429",)),
     Row(TROUBLE, codes=("100",)),
-    Row(ENGINE, statuses=(401, 404)),
+    Row(ENGINE, statuses=(401, 404, 405)),
     Row(MESSAGE, statuses=(413, 415)),
 )
 
@@ -51,18 +61,21 @@ TABLE = (
 class Postmark:
     """See `delivery.engines.provider.Provider`. `stream` is a message stream; campaigns must use a broadcast one."""
 
-    token: str
+    token: str = field(repr=False)
     stream: str
     api: str = API
     batch_size: int = 500
     honours_keys: bool = False
 
     def refuse(self, envelope: Envelope) -> Outcome | None:
-        return None
+        return refusal("Postmark", [too_large(envelope, LARGEST_MAIL)])
+
+    def groups(self, envelopes: Sequence[Envelope]) -> list[Group]:
+        return up_to(envelopes, LARGEST_CALL, size_of)
 
     def call(self, envelopes: Sequence[Envelope], now: datetime) -> Call:
         messages = [self._message(envelope) for envelope in envelopes]
-        return Call("POST", f"{self.api}/email/batch", self._headers(), json.dumps(messages).encode())
+        return Call("POST", f"{self.api}/email/batch", self._headers(), json_body(messages))
 
     def _headers(self) -> dict[str, str]:
         return {
@@ -73,7 +86,7 @@ class Postmark:
 
     def _message(self, envelope: Envelope) -> dict[str, object]:
         frame = envelope.frame
-        own = [("Message-ID", f"<{envelope.message_id}>"), ("X-PM-KeepID", "true")]
+        own = [message_id_header(envelope), ("X-PM-KeepID", "true")]
         message: dict[str, object] = {
             "From": mailbox_text("From", frame.sender),
             "To": mailbox_text("To", envelope.recipient),
@@ -81,7 +94,7 @@ class Postmark:
             "MessageStream": self.stream,
             "TrackOpens": False,
             "TrackLinks": "None",
-            "Metadata": {"key": envelope.key},
+            "Metadata": {KEY: envelope.key},
             "Headers": [{"Name": name, "Value": value} for name, value in (*own, *headers_of(envelope))],
         }
         if envelope.text:
@@ -98,16 +111,16 @@ class Postmark:
         results = answer.json()
         if answer.is_success and isinstance(results, list):
             return [_result(answer.status, result, now) for result in results]
-        if answer.is_success:  # handed over, and what came of it cannot be read
-            return [Outcome(Kind.UNKNOWN, str(answer.status), answer.words())] * len(envelopes)
+        if answer.is_success:
+            return [unread(answer)] * len(envelopes)
         fields = answer.fields()
         outcome = classify_answer(
             TABLE,
             answer,
-            code=_text(fields.get("ErrorCode")),
-            text=_text(fields.get("Message")),
+            code=plain(fields.get("ErrorCode")),
+            text=plain(fields.get("Message")),
             wait=told_to_wait(answer.headers, now),
-            shared=True,
+            shared=len(envelopes) > 1,
         )
         return [outcome] * len(envelopes)
 
@@ -145,15 +158,16 @@ def _judge_server(answer: Answer) -> list[Finding]:
 def _result(status: int, result: object, now: datetime) -> Outcome:
     """One of the results of a batch call."""
     if not isinstance(result, Mapping):
-        return Outcome(Kind.UNKNOWN, str(status), _text(result))
-    text = _text(result.get("Message"))
+        return Outcome(Kind.UNKNOWN, str(status), plain(result))
+    text, provider_id = plain(result.get("Message")), plain(result.get("MessageID"))
     if "ErrorCode" not in result:
         # Accepted, and delivery will be late: Postmark says so without a code (django-anymail knows it).
-        kind = Kind.ACCEPTED if result.get("MessageID") else Kind.UNKNOWN
-        return Outcome(kind, str(status), text, provider_id=_text(result.get("MessageID")))
-    code = _text(result["ErrorCode"])
+        return Outcome(Kind.ACCEPTED if provider_id else Kind.UNKNOWN, str(status), text, provider_id=provider_id)
+    code = plain(result["ErrorCode"])
+    if not code.isdecimal():
+        return Outcome(Kind.UNKNOWN, str(status), text)
     # A status of success says nothing of one mail: what no row knows is this mail's own trouble.
-    return classify_words(TABLE, status if code == "0" else 422, code, text, provider_id=_text(result.get("MessageID")))
+    return classify_words(TABLE, status if code == "0" else 422, code, text, provider_id=provider_id)
 
 
 def _attachment(attachment: Attachment) -> dict[str, object]:
@@ -163,10 +177,6 @@ def _attachment(attachment: Attachment) -> dict[str, object]:
         "ContentType": attachment.content_type,
         "ContentID": f"cid:{attachment.content_id}" if attachment.content_id else None,
     }
-
-
-def _text(value: object) -> str:
-    return "" if value is None else str(value)
 
 
 def _fields() -> dict[str, forms.Field]:

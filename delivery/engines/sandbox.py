@@ -25,6 +25,9 @@ class SandboxEngine:
         self._engine = engine_id
         self._build = Builder()
 
+    def groups(self, envelopes: Sequence[Envelope]) -> list[Sequence[Envelope]]:
+        return [envelopes]
+
     async def send(self, envelopes: Sequence[Envelope]) -> list[Outcome]:
         mails = [
             KeptMail(

@@ -68,6 +68,7 @@ class Delivery(models.Model):
     lease = models.ForeignKey(Lease, on_delete=models.DO_NOTHING, null=True, db_constraint=False, db_index=False)
     engine = models.ForeignKey(Engine, on_delete=models.DO_NOTHING, null=True, db_constraint=False, db_index=False)
     pinned = models.BooleanField(db_default=False, help_text="Only its last engine may be asked again.")
+    turn = models.IntegerField(db_default=0, help_text="How often it was leased: an outcome is of one turn.")
     attempts = models.SmallIntegerField(db_default=0)
     resends = models.SmallIntegerField(db_default=0, help_text="Tries after an uncertain one.")
     tried_at = models.DateTimeField(null=True, help_text="When it was first handed over, or about to be.")

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import Max, Min
 
 from delivery.core.dispatch import UncertainPolicy
@@ -11,7 +11,7 @@ from delivery.exceptions import IllegalTransition
 from delivery.models import OPEN_STATES, Batch, Delivery, DeliveryState
 from delivery.models.batch import BatchState
 from delivery.queue import tallies
-from delivery.queue.dialect import database_now, instant, table
+from delivery.queue.dialect import database_now
 from delivery.signals import batch_done
 
 
@@ -69,15 +69,15 @@ def cancel(batch_id: int) -> int:
 
 
 def _cancel_deliveries(batch_id: int) -> int:
-    states = [DeliveryState.WAITING, DeliveryState.READY]
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"UPDATE {table(Delivery)} SET state = %s, settled_at = %s WHERE batch_id = %s AND state IN (%s, %s)",
-            [DeliveryState.CANCELLED, instant(database_now()), batch_id, *states],
-        )
-        ended = cursor.rowcount
-    tallies.add(Counter({(batch_id, DeliveryState.CANCELLED.value): ended}))
-    return ended
+    """Ends what nobody has. What an engine may have taken already is not cancelled: that is uncertain."""
+    free = Delivery.objects.filter(batch=batch_id, state__in=[DeliveryState.WAITING, DeliveryState.READY])
+    now = database_now()
+    ended = Counter()
+    for pinned, state in ((False, DeliveryState.CANCELLED), (True, DeliveryState.UNCERTAIN)):
+        count = free.filter(pinned=pinned).update(state=state, settled_at=now)
+        ended[batch_id, state.value] = count
+    tallies.add(ended)
+    return ended.total()
 
 
 def finish_cancelled() -> None:

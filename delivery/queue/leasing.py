@@ -37,9 +37,12 @@ class Leased(NamedTuple):
     attempts: int
     resends: int
     tried_at: datetime | None
+    turn: int
 
 
-COLUMNS = "id, batch_id, message_id, address, name, data, deadline, engine_id, pinned, attempts, resends, tried_at"
+COLUMNS = (
+    "id, batch_id, message_id, address, name, data, deadline, engine_id, pinned, attempts, resends, tried_at, turn"
+)
 
 
 def acquire(owner: str, term: timedelta) -> int:
@@ -58,7 +61,7 @@ def lease(lease_id: int, batch_id: int, limit: int) -> list[Leased]:
     lease that was taken back: nobody would ever take back what hung on it."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"UPDATE {table(Delivery)} SET state = 'leased', lease_id = %s WHERE id IN ("
+            f"UPDATE {table(Delivery)} SET state = 'leased', lease_id = %s, turn = turn + 1 WHERE id IN ("
             f"SELECT r.id FROM {table(Delivery)} AS r WHERE r.batch_id = %s AND r.state = 'ready' "
             f"AND EXISTS (SELECT 1 FROM {table(Lease)} WHERE id = %s {while_it_stands()}) "
             f"ORDER BY r.priority, r.deadline, r.id LIMIT %s {skip_locked('r')}) RETURNING {COLUMNS}",
@@ -66,7 +69,8 @@ def lease(lease_id: int, batch_id: int, limit: int) -> list[Leased]:
         )
         rows = cursor.fetchall()
     found = [
-        Leased(*row[:6], read_instant(row[6]), row[7], bool(row[8]), *row[9:11], read_instant(row[11])) for row in rows
+        Leased(*row[:6], read_instant(row[6]), row[7], bool(row[8]), *row[9:11], read_instant(row[11]), row[12])
+        for row in rows
     ]
     # RETURNING promises no order.
     found.sort(key=lambda d: (d.deadline, d.id))

@@ -47,15 +47,16 @@ class Failure:
 class Settlement(NamedTuple):
     """What became of a delivery that this worker holds.
 
-    `state` is an end state, READY (again, now) or WAITING (again, at `not_before`). `tries` is the count its last mark
-    wrote: it tells this try from others when the lease was lost meanwhile. `attempts` is the count from now on.
+    `state` is an end state, READY (again, now) or WAITING (again, at `not_before`). `turn` is that of its lease: it
+    tells this try from others, when the lease was lost meanwhile, or when this very worker has leased the delivery anew
+    before it heard that its settlement was written. `attempts` is the count from now on.
     """
 
     id: int
     batch: int
     state: str
     at: datetime
-    tries: int
+    turn: int
     attempts: int
     resends: int = 0
     not_before: datetime | None = None
@@ -80,8 +81,8 @@ def _opaque(condition: str) -> str:
     return f"CASE WHEN {condition} THEN true ELSE false END"
 
 
-MINE = _opaque(f"{D}.lease_id = %s AND {D}.state IN ('leased', 'sending')")
-UNCERTAIN = _opaque(f"{D}.lease_id IS NULL AND {D}.state = 'uncertain' AND {D}.attempts = v.tries")
+MINE = f"{D}.lease_id = %s AND {D}.state IN ('leased', 'sending')"
+THIS_TURN = f"{D}.turn = v.turn"
 
 MARK_COLUMNS = {"id": int, "engine": int, "attempts": int}  # the fields of Mark, in order
 
@@ -99,7 +100,7 @@ def mark(lease_id: int, marks: Sequence[Mark], now: datetime) -> set[int]:
             f"UPDATE {D} SET state = 'sending', engine_id = v.engine, attempts = v.attempts, "
             f"tried_at = COALESCE({D}.tried_at, %s) "
             f"FROM {source}, {table(Batch)} AS b "
-            f"WHERE {D}.id = v.id AND {MINE} "
+            f"WHERE {D}.id = v.id AND {_opaque(MINE)} "
             f"AND b.id = {D}.batch_id AND b.state = '{BatchState.OPEN.value}' "
             f"AND NOT EXISTS (SELECT 1 FROM {table(Suppression)} AS s "
             f"WHERE s.identity = {D}.identity AND s.scope IN ('', b.scope)) RETURNING {D}.id",
@@ -109,11 +110,12 @@ def mark(lease_id: int, marks: Sequence[Mark], now: datetime) -> set[int]:
 
 
 def refused(lease_id: int, refused_ids: Sequence[int]) -> list[tuple[int, str, str]]:
-    """Why marks were refused: (id, state to settle in, reason) for each delivery that is still this worker's."""
+    """Why marks were refused: (id, state to settle in, reason) for each delivery that is still this worker's. One that
+    an engine may have taken on an earlier try is uncertain, whatever became of it since."""
     condition, parameters = ids("d.id", refused_ids)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT d.id, b.state, (SELECT MIN(s.reason) FROM {table(Suppression)} AS s "
+            f"SELECT d.id, d.pinned, b.state, (SELECT MIN(s.reason) FROM {table(Suppression)} AS s "
             "WHERE s.identity = d.identity AND s.scope IN ('', b.scope)) "
             f"FROM {table(Delivery)} AS d JOIN {table(Batch)} AS b ON b.id = d.batch_id "
             f"WHERE {condition} AND d.lease_id = %s",
@@ -121,14 +123,16 @@ def refused(lease_id: int, refused_ids: Sequence[int]) -> list[tuple[int, str, s
         )
         rows = cursor.fetchall()
     verdicts = []
-    for delivery_id, batch_state, reason in rows:
+    for delivery_id, pinned, batch_state, reason in rows:
         if batch_state == BatchState.CANCELLED:
-            verdicts.append((delivery_id, DeliveryState.CANCELLED.value, "the run was cancelled"))
+            state, words = DeliveryState.CANCELLED, "the run was cancelled"
         elif reason:
-            words = f"suppressed: {SuppressionReason(reason).label}"
-            verdicts.append((delivery_id, DeliveryState.SUPPRESSED.value, words))
+            state, words = DeliveryState.SUPPRESSED, f"suppressed: {SuppressionReason(reason).label}"
         else:
-            verdicts.append((delivery_id, DeliveryState.READY.value, ""))
+            state, words = DeliveryState.READY, ""
+        if pinned and state is not DeliveryState.READY:
+            state, words = DeliveryState.UNCERTAIN, f"{words}; an engine may have taken it before"
+        verdicts.append((delivery_id, state.value, words))
     return verdicts
 
 
@@ -137,7 +141,7 @@ SETTLE_COLUMNS = {
     "state": str,
     "attempts": int,
     "resends": int,
-    "tries": int,
+    "turn": int,
     "not_before": datetime,
     "pinned": bool,
     "code": str,
@@ -162,10 +166,10 @@ def settle(lease_id: int, settlements: Sequence[Settlement]) -> None:
     answer; otherwise another worker has gone on, and only the failure is kept. To a batch that is done nothing comes
     back to be sent: there it stays uncertain. Asking twice changes nothing.
     """
-    settled = _write(settlements, MINE, [lease_id])
+    settled = _write(settlements, _opaque(f"{MINE} AND {THIS_TURN}"), [lease_id])
     late = [s for s in settlements if s.id not in settled]
     answered = (
-        _write(late, f"{D}.lease_id IS NULL AND {D}.state = 'uncertain' AND {D}.attempts = v.tries AND {TAKES}", [])
+        _write(late, f"{D}.lease_id IS NULL AND {D}.state = 'uncertain' AND {THIS_TURN} AND {TAKES}", [])
         if late
         else set()
     )

@@ -30,7 +30,7 @@ local now = (t[1] - 1735689600) * 10000000 + t[2] * 10
 """
 
 # The GCRA of `delivery.core.throttle.draw`, for several buckets at once. KEYS: since when Redis knows us, the buckets;
-# ARGV: tokens wanted, then interval and burst of each bucket.
+# ARGV: tokens wanted, then interval, burst and toll of each bucket.
 DRAW = (
     _TIME
     + """
@@ -42,7 +42,7 @@ end
 local wanted = tonumber(ARGV[1])
 local tokens, wait, starts = wanted, 0, {}
 for i = 2, #KEYS do
-    local interval, burst = tonumber(ARGV[2 * i - 2]), tonumber(ARGV[2 * i - 1])
+    local interval, burst = tonumber(ARGV[3 * i - 4]), tonumber(ARGV[3 * i - 3])
     local state = tonumber(redis.call('GET', KEYS[i])) or (since + burst * interval)
     starts[i] = math.max(state, now)
     local offer = math.max(0, math.min(wanted, math.floor((now + burst * interval - starts[i]) / interval)))
@@ -56,7 +56,7 @@ if tokens == 0 then
 end
 local answer = {tokens, 0}
 for i = 2, #KEYS do
-    local following = starts[i] + tokens * tonumber(ARGV[2 * i - 2])
+    local following = starts[i] + tokens * tonumber(ARGV[3 * i - 4]) + tonumber(ARGV[3 * i - 2])
     redis.call('SET', KEYS[i], string.format('%.0f', following), 'PX', math.ceil((following - now) / 10000) + 1)
     answer[i + 1] = following
 end
@@ -113,7 +113,7 @@ class RedisShared:
     def draw(self, rates: Mapping[str, Rate], wanted: int) -> Drawn:
         if not rates:
             return Drawn(wanted)
-        arguments = [number for rate in rates.values() for number in (_steps(rate.interval), rate.burst)]
+        arguments = [n for rate in rates.values() for n in (_steps(rate.interval), rate.burst, _steps(rate.toll))]
         with _away_said_plainly():
             tokens, wait, *states = self._draw([f"{SPACE}:since", *map(_bucket, rates)], [wanted, *arguments])
         return Drawn(tokens, wait * STEP, dict(zip(rates, states, strict=False)))

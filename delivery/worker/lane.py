@@ -11,12 +11,14 @@ from itertools import takewhile
 from typing import Protocol
 
 from delivery.clock import Clock
+from delivery.core.dispatch import Candidate
 from delivery.core.envelope import Envelope, Outcome
 from delivery.engine_desk import Limits
 from delivery.engines.base import Engine
 from delivery.queue.leasing import Leased
 from delivery.queue.outcomes import Mark
 from delivery.queue.work import Composer
+from delivery.worker.bell import Bell
 from delivery.worker.ledger import Ledger
 from delivery.worker.tokens import FOREVER, SPENT, Token, Tokens
 
@@ -34,10 +36,12 @@ LINGER = 0.03  # seconds
 
 @dataclass(slots=True)
 class Item:
-    """A leased delivery on its way. `envelope` is there once it is composed; `token` once it may go."""
+    """A leased delivery on its way. `candidate` is what the policy saw of it when it was routed; `envelope` is there
+    once it is composed, `token` once it may go."""
 
     leased: Leased
     message: Composer
+    candidate: Candidate | None = None
     envelope: Envelope | None = None
     token: Token = SPENT
 
@@ -67,7 +71,7 @@ class Lane:
         ledger: Ledger,
         owner: Owner,
         clock: Clock,
-        stop: asyncio.Event,
+        stop: Bell,
     ) -> None:
         self.engine = engine
         self._tokens = tokens
@@ -82,7 +86,7 @@ class Lane:
         self._collecting = asyncio.Lock()
         self._marked = 0  # marked and not yet answered
         self._marking: set[asyncio.Task[None]] = set()
-        self._news = asyncio.Event()
+        self._news = Bell()
         loop = asyncio.get_running_loop()
         self._feeder = loop.create_task(self._feed())
         self._senders = [loop.create_task(self._send_for_ever()) for _ in range(engine.concurrency)]
@@ -96,8 +100,8 @@ class Lane:
 
     async def obey(self, limits: Limits) -> None:
         """Keeps to these limits from now on, and returns what was drawn and not used."""
-        self._tokens.rates, self._tokens.lateness = limits.messages, limits.lateness
-        self._calls.rates, self._calls.lateness = limits.calls, limits.call_lateness
+        self._tokens.obey(limits.messages)
+        self._calls.obey(limits.calls)
         await self._tokens.return_unused()
         await self._calls.return_unused()
 
@@ -108,7 +112,7 @@ class Lane:
         deadline = self._clock.monotonic() + grace
         while self._marked and self._clock.monotonic() < deadline:
             self._news.clear()
-            await _until(self._news, deadline - self._clock.monotonic())
+            await self._news.wait(deadline - self._clock.monotonic())
         for task in (self._feeder, *self._senders):
             task.cancel()
         await asyncio.gather(self._feeder, *self._senders, return_exceptions=True)
@@ -124,7 +128,7 @@ class Lane:
     @property
     def _drawn_early(self) -> bool:
         """Whether a token lives long enough to be drawn before the mark."""
-        return self._tokens.lateness >= SHORT_LATENESS
+        return self._tokens.unlimited or self._tokens.lateness >= SHORT_LATENESS
 
     def _block_size(self) -> int:
         """How many to mark next; 0 while there are none, or so little room that it is better to wait for more."""
@@ -151,14 +155,11 @@ class Lane:
         return [self._items.popleft() for _ in range(min(count, len(self._items)))]
 
     async def _mark_block(self, size: int) -> None:
+        token = FOREVER
+        if self._drawn_early and not self._tokens.unlimited:
+            size, token = await self._tokens.take(size, self._stop)
         block = await self._composed(self._take(size))
-        if not block:
-            return
-        granted, token = len(block), FOREVER
-        if self._drawn_early:
-            granted, token = await self._tokens.take(len(block), self._stop)
-        self._items.extendleft(reversed(block[granted:]))
-        block = block[:granted]
+        self._tokens.give_back(size - len(block), token)
         if not block:
             return
         self._marked += len(block)
@@ -193,19 +194,33 @@ class Lane:
     # ---- senders ----
 
     async def _send_for_ever(self) -> None:
+        one_at_a_time = self.engine.batch_size == 1
         while True:
-            items, call = await self._next_call()
+            if one_at_a_time:
+                items, call = [await self._outbox.get()], self._free_call()
+            else:
+                items, call = await self._next_call()
             try:
-                await self._send(items, call)
+                if len(items) == 1 and self._may_go(items[0], call):
+                    await self._call_alone(items[0])  # the usual case, without the rest of the ceremony
+                else:
+                    await self._send(items, call)
             finally:
                 self._marked -= len(items)
                 self._news.set()
 
+    def _may_go(self, item: Item, call: Token) -> bool:
+        """Whether there is nothing to wait for, and nothing against it."""
+        return (
+            (self._tokens.unlimited or (item.token is not FOREVER and self._tokens.good(item.token)))
+            and self._calls.good(call)
+            and not self._stop.is_set()
+            and self._owner.may_hand_over(self._id)
+        )
+
     async def _next_call(self) -> tuple[list[Item], Token]:
         """What the next call carries, and its own token. One sender collects at a time, or each would leave with a few;
         and while it waits for a call, more gathers."""
-        if self.engine.batch_size == 1:
-            return [await self._outbox.get()], self._free_call()
         async with self._collecting:
             items = [await self._outbox.get()]
             call = self._free_call() if self._calls.unlimited else (await self._calls.take(1, self._stop))[1]
@@ -225,7 +240,7 @@ class Lane:
     async def _send(self, items: list[Item], call: Token) -> None:
         """Hands the items over, as many at a time as the throttle allows at one instant. A call that one of them spoilt
         for all is made again with each half, until it stands alone."""
-        groups = deque([items])
+        groups = deque(self._grouped(items))
         while groups:
             group = groups.popleft()
             allowed, call = await self._allowed(group, call)
@@ -243,19 +258,36 @@ class Lane:
                 middle = len(spoilt) // 2
                 groups.extendleft([spoilt[middle:], spoilt[:middle]])
 
+    def _grouped(self, items: list[Item]) -> list[list[Item]]:
+        """The items as they may share a call."""
+        if len(items) == 1:
+            return [items]
+        by_envelope = {id(item.envelope): item for item in items}
+        groups = self.engine.groups([item.envelope for item in items])
+        return [[by_envelope[id(envelope)] for envelope in group] for group in groups]
+
+    async def _call_alone(self, item: Item) -> None:
+        started = self._clock.monotonic()
+        (outcome,) = await self.engine.send((item.envelope,))
+        self._owner.conclude(item, self._id, outcome, self._clock.monotonic() - started)
+
     async def _call(self, items: list[Item]) -> list[Item]:
         """One call. Returns those that must go again, because another one spoilt it for them."""
+        if len(items) == 1:
+            await self._call_alone(items[0])
+            return []
         started = self._clock.monotonic()
         outcomes = await self.engine.send([item.envelope for item in items])
         seconds = self._clock.monotonic() - started
-        spoilt = [item for item, outcome in zip(items, outcomes, strict=True) if outcome.shared]
-        together = len(spoilt) > 1
+        several = sum(outcome.shared for outcome in outcomes) > 1  # with one, nobody else can be to blame
+        spoilt = []
         for item, outcome in zip(items, outcomes, strict=True):
-            if together and outcome.shared:
+            if several and outcome.shared:
                 item.token = SPENT
+                spoilt.append(item)
             else:
                 self._owner.conclude(item, self._id, outcome, seconds)
-        return spoilt if together else []
+        return spoilt
 
     # ---- the throttle ----
 
@@ -292,11 +324,3 @@ class Lane:
         for item in items:
             self._tokens.give_back(1, item.token)
             item.token = SPENT
-
-
-async def _until(event: asyncio.Event, timeout: float) -> None:
-    try:
-        async with asyncio.timeout(timeout):
-            await event.wait()
-    except TimeoutError:
-        return

@@ -11,6 +11,7 @@ from datetime import datetime
 from delivery.clock import Clock
 from delivery.queue.outcomes import Mark, Settlement
 from delivery.queue.work import Queue
+from delivery.worker.bell import Bell
 from delivery.worker.database import Database
 
 GATHER = 0.01  # long enough for neighbours to join, short enough to be no wait
@@ -26,8 +27,8 @@ class Ledger:
         self._lease = lease_id
         self._marks: list[tuple[Sequence[Mark], asyncio.Future[set[int]]]] = []
         self._settlements: list[Settlement] = []
-        self._work = asyncio.Event()
-        self._settled = asyncio.Event()
+        self._work = Bell()
+        self._settled = Bell()
         self._task = asyncio.get_running_loop().create_task(self._write_for_ever())
 
     def settle(self, settlement: Settlement) -> None:
@@ -51,15 +52,6 @@ class Ledger:
             waiter.cancel()
             if self._task.done():
                 self._task.result()
-
-    async def settled(self, timeout: float) -> None:
-        """Returns after the next commit, or after `timeout` seconds."""
-        self._settled.clear()
-        try:
-            async with asyncio.timeout(timeout):
-                await self._settled.wait()
-        except TimeoutError:
-            return
 
     async def close(self) -> None:
         """Writes what is left and ends."""

@@ -18,7 +18,7 @@ from delivery.catalogue import StoredCatalogue
 from delivery.clock import SYSTEM, Clock
 from delivery.conf import conf
 from delivery.core.condition import Health, News
-from delivery.core.dispatch import Candidate, GiveUp, Send, Wait, conclude, decide
+from delivery.core.dispatch import Candidate, End, GiveUp, Send, Wait, conclude, decide
 from delivery.core.envelope import MAX_WORDS, Kind, Mailbox, Outcome
 from delivery.engine_desk import EngineDesk, PoolView
 from delivery.exceptions import DeliveryError
@@ -28,6 +28,7 @@ from delivery.queue.outcomes import Settlement
 from delivery.queue.work import Composer, Queue
 from delivery.shared import shared
 from delivery.templating import TemplateProblem
+from delivery.worker.bell import Bell
 from delivery.worker.database import Database
 from delivery.worker.lane import Item, Lane
 from delivery.worker.ledger import Ledger
@@ -71,7 +72,7 @@ class Pump:
         self._surroundings = surroundings
         self._only = only
         self._until_done = until_done
-        self.stop = asyncio.Event()
+        self.stop = Bell()
 
     async def run(self) -> None:
         """Returns when stopped or done; what is in hand is settled or given back first."""
@@ -87,7 +88,7 @@ class Pump:
 class _Session:
     """One lease's worth of work."""
 
-    def __init__(self, around: Surroundings, only: int | None, until_done: bool, stop: asyncio.Event) -> None:
+    def __init__(self, around: Surroundings, only: int | None, until_done: bool, stop: Bell) -> None:
         self._around = around
         self._database = around.database
         self._queue = around.queue
@@ -96,13 +97,15 @@ class _Session:
         self._only = only
         self._until_done = until_done
         self._asked_to_stop = stop
-        self._stop = asyncio.Event()  # of this session: asked to, or its lease ended
+        self._stop = Bell()  # of this session: asked to, or its lease ended
+        self._idle = Bell()  # there is room for more deliveries, or none is left in hand
         self._lanes: dict[int, Lane] = {}
         self._standing = Standing(around.database, around.desk, around.clock)
         self._batches: dict[int, BatchView] = {}
         self._messages: OrderedDict[int, Composer] = OrderedDict()
         self._in_hand: Counter[int] = Counter()  # leased deliveries by batch
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._enough = 0  # with more of one batch in hand, none are leased
         self._lease = 0
         self._lease_good_until = 0.0
 
@@ -194,13 +197,15 @@ class _Session:
             if not leased:
                 # Also those that were cancelled while this worker had some of their deliveries.
                 await self._finish_batches({batch.id for batch in batches} | self._in_hand.keys())
-                await self._ledger.settled(LOOK_AGAIN)
+                self._idle.clear()
+                await self._idle.wait(LOOK_AGAIN)
 
     async def _lease_and_route(self, batch: BatchView) -> int:
         self._batches[batch.id] = batch
         if not await self._standing.able(batch.pool):
             return 0  # what is ready stays ready: leasing it would only move it to and fro
-        if self._in_hand[batch.id] > self._most_in_hand() - LEASED_AT_ONCE:
+        self._enough = self._most_in_hand() - LEASED_AT_ONCE
+        if self._in_hand[batch.id] > self._enough:
             return 0
         rows = await self._database.ask(self._queue.lease, self._lease, batch.id, LEASED_AT_ONCE)
         self._in_hand[batch.id] += len(rows)
@@ -231,23 +236,13 @@ class _Session:
                 self._messages.popitem(last=False)
         return found
 
-    def _candidate(self, item: Item) -> Candidate:
-        leased = item.leased
-        return Candidate(
-            sender_domain=item.message.domain,
-            attempts=leased.attempts,
-            since=leased.tried_at,
-            deadline=None if leased.deadline == NO_DEADLINE else leased.deadline,
-            last_engine=leased.engine,
-            pinned=leased.pinned,
-        )
-
     async def route(self, items: Sequence[Item]) -> None:
         """Puts each delivery into the lane of its engine, or back into the queue."""
         now = self._clock.now()
         for item in items:
             pool = self._pool_of(item)
-            match decide(self._candidate(item), pool.roster, pool.retry, now, self._around.rng):
+            item.candidate = _candidate(item)
+            match decide(item.candidate, pool.roster, pool.retry, now, self._around.rng):
                 case Send(engine_id):
                     lane = self._lanes.get(engine_id) or await self._open_lane(engine_id)
                     if lane:
@@ -270,9 +265,11 @@ class _Session:
             logger.error("Engine %d cannot be used: %s", engine_id, error)
             await self._database.ask(self._desk.record, engine_id, [News(Health.FATAL, str(error))])
             return None
+        if self._stop.is_set():  # the lanes are being ended: nobody would end this one
+            return None
         if engine_id not in self._lanes:  # two routes may have waited for the database side by side
-            tokens = Tokens(self._database, self._desk, self._clock, limits.messages, limits.lateness)
-            calls = Tokens(self._database, self._desk, self._clock, limits.calls, limits.call_lateness)
+            tokens = Tokens(self._database, self._desk, self._clock, limits.messages)
+            calls = Tokens(self._database, self._desk, self._clock, limits.calls)
             self._lanes[engine_id] = Lane(engine_id, engine, tokens, calls, self._ledger, self, self._clock, self._stop)
         return self._lanes[engine_id]
 
@@ -289,9 +286,8 @@ class _Session:
             recipient = Mailbox(leased.address, leased.name)
             item.envelope = item.message.envelope(leased.id, recipient, json.loads(leased.data), now)
         except TemplateProblem as problem:
-            self._settle(
-                unanswered(leased, DeliveryState.DEAD, now, words=f"cannot be rendered: {problem}"[:MAX_WORDS])
-            )
+            end = DeliveryState(item.candidate.given_up(End.DEAD))
+            self._settle(unanswered(leased, end, now, words=f"cannot be rendered: {problem}"[:MAX_WORDS]))
             return False
         return True
 
@@ -310,12 +306,12 @@ class _Session:
         """Marked, and certainly not handed over: ready again, and no attempt."""
         now = self._clock.now()
         for item in items:
-            self._settle(unanswered(item.leased, DeliveryState.READY, now, marked=True))
+            self._settle(unanswered(item.leased, DeliveryState.READY, now))
 
     def conclude(self, item: Item, engine_id: int, outcome: Outcome, seconds: float) -> None:
         """What follows from an engine's answer, for the delivery and for the engine."""
         now = self._clock.now()
-        candidate = self._candidate(item)
+        candidate = item.candidate
         pool = self._pool_of(item)
         verdict = conclude(
             candidate,
@@ -332,5 +328,20 @@ class _Session:
         self._standing.hear(engine_id, verdict, outcome)
 
     def _settle(self, settlement: Settlement) -> None:
-        self._in_hand[settlement.batch] -= 1
+        left = self._in_hand[settlement.batch] - 1
+        self._in_hand[settlement.batch] = left
+        if not left or left == self._enough:
+            self._idle.set()
         self._ledger.settle(settlement)
+
+
+def _candidate(item: Item) -> Candidate:
+    leased = item.leased
+    return Candidate(
+        item.message.domain,
+        leased.attempts,
+        leased.tried_at,
+        None if leased.deadline == NO_DEADLINE else leased.deadline,
+        leased.engine,
+        leased.pinned,
+    )

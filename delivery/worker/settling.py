@@ -3,40 +3,39 @@
 from datetime import datetime
 
 from delivery.addresses import identity
-from delivery.core.dispatch import Verdict
+from delivery.core.dispatch import End, Verdict
 from delivery.core.envelope import Kind, Outcome
 from delivery.models import DeliveryState
 from delivery.queue.leasing import Leased
 from delivery.queue.outcomes import Failure, Settlement
+
+_WAITING, _READY = DeliveryState.WAITING.value, DeliveryState.READY.value
+_STATE = {end: DeliveryState(end).value for end in End}
 
 
 def answered(
     leased: Leased, verdict: Verdict, outcome: Outcome, engine_id: int, seconds: float, now: datetime
 ) -> Settlement:
     """What follows from an engine's answer."""
-    failed = outcome.kind is not Kind.ACCEPTED
-    if verdict.end:
-        state = DeliveryState(verdict.end)
-    elif verdict.again_at and verdict.again_at > now:
-        state = DeliveryState.WAITING
-    else:
-        state = DeliveryState.READY
-    resent = outcome.kind is Kind.UNKNOWN and not verdict.end
+    end, again_at = verdict.end, verdict.again_at
+    waits = end is None and again_at is not None and again_at > now
+    resent = outcome.kind is Kind.UNKNOWN and end is None
+    # By position: one is made for each mail.
     return Settlement(
-        id=leased.id,
-        batch=leased.batch,
-        state=state,
-        at=now,
-        tries=leased.attempts + 1,
-        attempts=verdict.attempts,
-        resends=leased.resends + resent,
-        not_before=verdict.again_at if state is DeliveryState.WAITING else None,
-        pinned=verdict.pinned,
-        code=outcome.code[:40],
-        words=outcome.text,
-        provider_id=outcome.provider_id[:255],
-        failure=Failure(engine_id, outcome, seconds) if failed else None,
-        suppress=(leased.address, identity(leased.address)) if verdict.suppress else None,
+        leased.id,
+        leased.batch,
+        _STATE[end] if end is not None else (_WAITING if waits else _READY),
+        now,
+        leased.turn,
+        verdict.attempts,
+        leased.resends + resent,
+        again_at if waits else None,
+        verdict.pinned,
+        outcome.code[:40],
+        outcome.text,
+        outcome.provider_id[:255],
+        None if outcome.kind is Kind.ACCEPTED else Failure(engine_id, outcome, seconds),
+        (leased.address, identity(leased.address)) if verdict.suppress else None,
     )
 
 
@@ -45,18 +44,17 @@ def unanswered(
     state: DeliveryState,
     now: datetime,
     *,
-    marked: bool = False,
     not_before: datetime | None = None,
     words: str = "",
 ) -> Settlement:
     """What becomes of a delivery that no engine was asked about: it waits, goes back, or has an end without a try.
-    `marked`: the intent was recorded; it is taken back."""
+    An intent that was recorded is taken back."""
     return Settlement(
         id=leased.id,
         batch=leased.batch,
         state=state,
         at=now,
-        tries=leased.attempts + marked,
+        turn=leased.turn,
         attempts=leased.attempts,
         resends=leased.resends,
         not_before=not_before,

@@ -4,7 +4,6 @@ What outcomes say is passed on to the shared state in batches; until the answer 
 taken at its word here. The rules are the core's; the engine desk writes.
 """
 
-import asyncio
 from collections import defaultdict
 from datetime import datetime
 
@@ -15,6 +14,7 @@ from delivery.core.dispatch import Verdict
 from delivery.core.envelope import Outcome
 from delivery.core.failover import EngineView
 from delivery.engine_desk import EngineDesk, PoolView
+from delivery.worker.bell import Bell
 from delivery.worker.database import Database
 
 ANY_NUMBER = 1_000_000
@@ -31,9 +31,9 @@ class Standing:
         self._pools: dict[int, PoolView] = {}
         self._engines: dict[int, EngineView] = {}  # of all those pools
         self._news: dict[int, list[News]] = defaultdict(list)
-        self._hears = asyncio.Event()
+        self._hears = Bell()
         self._refusing: set[int] = set()  # engines that want no more; what the workers share does not say so yet
-        self._passed_on = asyncio.Event()
+        self._passed_on = Bell()
 
     def __getitem__(self, pool_id: int) -> PoolView:
         """A pool that was looked at before."""

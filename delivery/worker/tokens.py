@@ -4,19 +4,24 @@ A token counts from its grant. One that is older than the limits' lateness is no
 place: then what reaches the engine in any window stays within the limit (see `Rate.guarded`).
 """
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from delivery.clock import Clock
 from delivery.core.throttle import Rate
 from delivery.engine_desk import EngineDesk
+from delivery.worker.bell import Bell
 from delivery.worker.database import Database
 
 LONGEST_NAP = 1.0  # then the limits are looked at again: an operator may have changed them
 # Between two draws, when the first did not give all that was wanted: tokens gather meanwhile. Asking for each
 # as it falls costs more than the mails.
-GATHER = 25_000_000  # nanoseconds
+GATHER = 100_000_000  # nanoseconds
+# A store that takes longer to answer than tokens are good for would never let anything go: then they are good for
+# longer, at a price (see `Rate.guarded`).
+PATIENCE = 2  # times the longest answer of late
+MOST_LATENESS = 1_000_000_000  # nanoseconds
+FORGETTING = 0.7  # of the longest answer, with each draw
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,24 +39,26 @@ SPENT = Token(0, {}, {})
 
 
 class Tokens:
-    """Draws tokens of some buckets, all at once. `rates` and `lateness` may change at any time."""
+    """Draws tokens of some buckets, all at once."""
 
-    def __init__(
-        self, database: Database, desk: EngineDesk, clock: Clock, rates: Mapping[str, Rate], lateness: int
-    ) -> None:
-        self.rates = rates
-        self.lateness = lateness
+    def __init__(self, database: Database, desk: EngineDesk, clock: Clock, rates: Mapping[str, Rate]) -> None:
         self._database = database
         self._desk = desk
         self._clock = clock
         self._unused: dict[Token, int] = {}
         self._not_before = 0  # of the next draw, on the monotonic clock
+        self._longest = 0.0  # answer of late, in nanoseconds
+        self.obey(rates)
 
-    @property
-    def unlimited(self) -> bool:
-        return not self.rates
+    def obey(self, rates: Mapping[str, Rate]) -> None:
+        """Keeps to these rates from now on."""
+        self._rates = rates
+        self.unlimited = not rates
+        self._natural = min((rate.lateness for rate in rates.values()), default=0)
+        self.lateness = max(self._natural, min(MOST_LATENESS, int(PATIENCE * self._longest)))
+        self._guarded = {key: rate.guarded(self.lateness) for key, rate in rates.items()}
 
-    async def take(self, wanted: int, stop: asyncio.Event) -> tuple[int, Token]:
+    async def take(self, wanted: int, stop: Bell) -> tuple[int, Token]:
         """Between 1 and `wanted` tokens, as soon as there are any; 0 when `stop` came first."""
         while not stop.is_set():
             if self.unlimited:
@@ -62,14 +69,27 @@ class Tokens:
             if asked_at < self._not_before:
                 await _nap(self._not_before - asked_at, stop)
                 continue
-            rates = self.rates
+            rates, lateness = self._guarded, self.lateness
             drawn = await self._database.ask(self._desk.draw, rates, wanted)
+            self._learn(self._clock.monotonic_ns() - asked_at)
             if drawn.tokens < wanted:
                 self._not_before = asked_at + self._gap()
-            if drawn.tokens:
-                return drawn.tokens, Token(asked_at + self.lateness, rates, drawn.left)
-            await _nap(drawn.wait, stop)
+            if not drawn.tokens:
+                await _nap(drawn.wait, stop)
+                continue
+            token = Token(asked_at + lateness, rates, drawn.left)
+            if self.good(token):
+                return drawn.tokens, token
+            self.give_back(drawn.tokens, token)  # the answer was too long in coming
+            await self.return_unused()
         return 0, FOREVER
+
+    def _learn(self, took: int) -> None:
+        """Takes in how long the store took to answer."""
+        before = self._longest
+        self._longest = max(before * FORGETTING, float(took))
+        if PATIENCE * max(before, self._longest) > self._natural:
+            self.obey(self._rates)
 
     def good(self, token: Token) -> bool:
         """Whether a token may be used now."""
@@ -83,7 +103,7 @@ class Tokens:
     async def return_unused(self, *, also_good: bool = False) -> None:
         """Offers tokens that nobody used in time, or all of them, to the shared buckets; they may have lapsed."""
         for token in [token for token in self._unused if also_good or not self.good(token)]:
-            count = self._unused.pop(token)
+            count = self._unused.pop(token, 0)  # somebody may have taken it meanwhile
             await self._database.ask(self._desk.give_back, token.rates, token.left, count)
 
     def _kept(self, wanted: int) -> tuple[int, Token] | None:
@@ -98,12 +118,8 @@ class Tokens:
 
     def _gap(self) -> int:
         """How long tokens may gather without the bucket running over."""
-        return min(GATHER, *(rate.interval * rate.burst // 2 for rate in self.rates.values()))
+        return min(GATHER, *(rate.interval * rate.burst // 2 for rate in self._guarded.values()))
 
 
-async def _nap(nanoseconds: int, stop: asyncio.Event) -> None:
-    try:
-        async with asyncio.timeout(min(LONGEST_NAP, nanoseconds / 1e9)):
-            await stop.wait()
-    except TimeoutError:
-        return
+async def _nap(nanoseconds: int, stop: Bell) -> None:
+    await stop.wait(min(LONGEST_NAP, nanoseconds / 1e9))

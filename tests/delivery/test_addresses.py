@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from delivery.addresses import ImpossibleAddress, identity, normalise
 
+pytestmark = pytest.mark.once
+
 LOCAL_64 = "l" * 64
 DOMAIN_189 = ".".join(["d" * 62, "d" * 62, "d" * 60, "de"])  # with a local part of 64 and the @: 254
 

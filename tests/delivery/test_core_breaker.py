@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from delivery.core.breaker import PROBE_HEARD, Breaker, BreakerPolicy, State
 
+pytestmark = pytest.mark.once
+
 NOON = datetime(2026, 8, 1, 12, tzinfo=UTC)
 COOL_OFF = timedelta(seconds=15)
 POLICY = BreakerPolicy(threshold=3, cool_off=COOL_OFF, longest=timedelta(seconds=100))

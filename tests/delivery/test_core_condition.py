@@ -2,12 +2,15 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from delivery.core.breaker import Breaker, BreakerPolicy, State
 from delivery.core.condition import KEPT_ERROR, Condition, Health, News
 from delivery.core.throttle import PACE_STEP, QUIET, SLOW_ONCE_IN
+
+pytestmark = pytest.mark.once
 
 NOON = datetime(2026, 8, 1, 12, tzinfo=UTC)
 POLICY = BreakerPolicy(threshold=3)
@@ -57,6 +60,17 @@ def test_a_longer_pause_is_not_shortened_by_a_shorter_one():
     condition = after(SLOW, News(Health.SLOW_DOWN, "", timedelta(seconds=1)))
 
     assert condition.paused_until == NOON + timedelta(seconds=30)
+
+
+def test_a_probe_that_is_told_to_slow_down_closes_the_circuit_and_pauses():
+    opened = after(News(Health.FATAL))
+    probing = opened.probing(opened.breaker.probe_at, POLICY)
+
+    condition = after(SLOW, condition=probing)
+
+    assert condition.breaker == Breaker()
+    assert condition.paused_until == NOON + timedelta(seconds=30)
+    assert after(SLOW, condition=opened).breaker == opened.breaker  # of what was in flight when it tripped
 
 
 def test_words_without_end_are_cut():

@@ -27,6 +27,8 @@ from delivery.core.envelope import Kind, Outcome
 from delivery.core.failover import EngineView, Roster, Strategy
 from delivery.core.retry import Backoff, Growth, RetryPolicy, RetryRule, Trouble
 
+pytestmark = pytest.mark.once
+
 NOON = datetime(2026, 8, 1, 12, tzinfo=UTC)
 LATER = NOON + timedelta(minutes=1)
 DOMAIN = "shop.example"

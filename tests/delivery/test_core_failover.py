@@ -12,6 +12,8 @@ from delivery.core import failover
 from delivery.core.breaker import Breaker, State
 from delivery.core.failover import STICKY_PATIENCE, Choice, EngineView, Roster, Strategy
 
+pytestmark = pytest.mark.once
+
 NOON = datetime(2026, 8, 1, 12, tzinfo=UTC)
 LATER = NOON + timedelta(minutes=1)
 MUCH_LATER = NOON + timedelta(hours=1)

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from delivery.core.retry import FULL, NONE, Backoff, Growth, Jitter, RetryPolicy, RetryRule, Trouble
 
+pytestmark = pytest.mark.once
+
 NOON = datetime(2026, 8, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 SECONDS = st.integers(0, 100_000).map(lambda n: timedelta(seconds=n))

@@ -18,6 +18,8 @@ from delivery.core.throttle import (
     slower,
 )
 
+pytestmark = pytest.mark.once
+
 START = 1_767_225_600 * SECOND
 PACES = (1.0, 0.95, 0.5, 0.25, 0.1, PACE_FLOOR)
 

@@ -2,11 +2,14 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from delivery.core.throttle import SECOND, Period, draw
 from delivery.core.warmup import DAY, Ramp
+
+pytestmark = pytest.mark.once
 
 START = datetime(2026, 8, 1, tzinfo=UTC)
 TABLE = (150, 250, 400)

@@ -23,6 +23,8 @@ from hypothesis import strategies as st
 from delivery.core.envelope import Attachment, Envelope, Frame, Mailbox
 from delivery.mime import Builder, compile_frame
 
+pytestmark = pytest.mark.once
+
 NOON = datetime(2026, 8, 31, 12, 0, tzinfo=UTC)
 FRAME = Frame(sender=Mailbox("news@example.com", "Example News"), return_path="bounces@example.com")
 LOGO = Attachment("logo.png", "image/png", b"\x89PNG\r\n\x1a\n", content_id="logo@example.com")

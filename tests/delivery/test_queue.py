@@ -86,7 +86,7 @@ def settlement(row, state="accepted", **changes):
             "batch": row.batch,
             "state": state,
             "at": timezone.now(),
-            "tries": row.attempts + 1,
+            "turn": row.turn,
             "attempts": row.attempts + 1,
         }
         | changes
@@ -510,9 +510,59 @@ def test_a_late_answer_to_another_try_than_the_uncertain_one_is_not_taken():
     expire(second)
     leasing.reap()
 
-    settle(lost, [settlement(row, tries=1)])
+    settle(lost, [settlement(row)])
 
     assert states(batch) == queue.progress(batch.pk) == {"uncertain": 1}
+
+
+def pinned(batch):
+    """A delivery that an engine may have taken, ready to be tried again there."""
+    lease_id, [row] = marked(batch)
+    settle(lease_id, [settlement(row, "ready", pinned=True)])
+    return row
+
+
+def test_what_an_engine_may_have_taken_is_uncertain_when_its_batch_is_cancelled_and_not_cancelled():
+    batch = open_batch(1)
+    pinned(batch)
+
+    queue.cancel(batch.pk)
+    queue.finish_cancelled()
+
+    assert states(batch) == queue.progress(batch.pk) == {"uncertain": 1}
+
+
+@pytest.mark.parametrize("deed", ["cancel", "suppress"])
+def test_what_an_engine_may_have_taken_is_uncertain_when_its_mark_is_refused(deed):
+    batch = open_batch(1)
+    pinned(batch)
+    lease_id, [row] = leased(batch, 1)
+    if deed == "cancel":
+        queue.cancel(batch.pk)
+    else:
+        suppress(row)
+
+    assert mark(lease_id, marks([row]), timezone.now()) == set()
+
+    [(_, state, words)] = refused(lease_id, [row.id])
+    assert state == "uncertain"
+    assert words.endswith("; an engine may have taken it before")
+
+
+@pytest.mark.parametrize("again", ["leased", "sending"])
+def test_a_settlement_written_twice_does_not_touch_the_next_turn_of_the_same_worker(again):
+    batch = open_batch(1)
+    lease_id, [row] = marked(batch)
+    given_back = [settlement(row, "ready", attempts=0)]
+    settle(lease_id, given_back)
+    [anew] = leasing.lease(lease_id, batch.pk, 1)
+    if again == "sending":
+        mark(lease_id, marks([anew]), timezone.now())
+
+    settle(lease_id, given_back)  # its answer was lost, and it was asked again
+
+    assert states(batch) == {again: 1}
+    assert (row.turn, anew.turn) == (1, 2)
 
 
 def test_an_uncertain_delivery_that_was_certainly_not_handed_over_goes_on():
@@ -794,10 +844,7 @@ class Workers:
             known = {row.id: row for row in turned_away}
             self.write(
                 lease_id,
-                [
-                    settlement(known[i], state, words=words, tries=known[i].attempts)
-                    for i, state, words in refused(lease_id, list(known))
-                ],
+                [settlement(known[i], state, words=words) for i, state, words in refused(lease_id, list(known))],
             )
 
     def settle(self):

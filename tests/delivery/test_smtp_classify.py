@@ -7,6 +7,8 @@ import pytest
 from delivery.core.classify import LONGEST_WAIT, Stage, classify_reply
 from delivery.core.envelope import Kind, Outcome
 
+pytestmark = pytest.mark.once
+
 HOURS = timedelta(hours=4)
 TEN_MINUTES = timedelta(minutes=10)
 

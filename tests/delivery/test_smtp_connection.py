@@ -9,6 +9,8 @@ from delivery.engines.smtp.connection import Connection
 from delivery.engines.smtp.events import Transaction
 from delivery.engines.smtp.settings import SmtpSettings
 
+pytestmark = pytest.mark.once
+
 CONTENT = b"Subject: x\r\n\r\nhello\r\n"
 
 

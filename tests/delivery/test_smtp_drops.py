@@ -11,6 +11,8 @@ from delivery.core.envelope import Envelope, Frame, Kind, Mailbox
 from delivery.engines.smtp import SmtpEngine, SmtpSettings, Timeouts
 from tests.delivery.smtp_server import serving
 
+pytestmark = pytest.mark.once
+
 FRAME = Frame(Mailbox("news@shop.example"), "bounces@shop.example")
 BODY = b"hello\r\n.a dot\r\n..two\r\nand a long line " + b"x" * 500 + b"\r\nend\r\n"
 BRISK = Timeouts(**dict.fromkeys(Timeouts.__dataclass_fields__, 0.8) | {"connect": 5, "tls": 5, "greeting": 5})

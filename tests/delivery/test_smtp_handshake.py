@@ -12,6 +12,8 @@ from delivery.engines.smtp.events import Ended, Ready
 from delivery.engines.smtp.handshake import Login, Profile, Refusal, StartTls
 from delivery.engines.smtp.session import Session
 
+pytestmark = pytest.mark.once
+
 GREETING = b"220 mx.example ESMTP\r\n"
 HELLO = b"250-mx.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE 1000000\r\n"
 PLAIN_HELLO = b"250 mx.example\r\n"

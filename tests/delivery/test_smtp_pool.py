@@ -11,6 +11,8 @@ from delivery.engines.smtp import SmtpEngine, SmtpSettings, Timeouts
 from delivery.engines.smtp.pool import ConnectionLimit
 from tests.delivery.smtp_server import serving
 
+pytestmark = pytest.mark.once
+
 FRAME = Frame(Mailbox("news@shop.example"), "bounces@shop.example")
 
 

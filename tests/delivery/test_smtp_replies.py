@@ -8,6 +8,8 @@ from delivery.core.envelope import Kind
 from delivery.engines.smtp.commands import Capabilities, compose, dot_stuffed, read_capabilities, wire_address
 from delivery.engines.smtp.replies import LONGEST_LINE, NONSENSE, ReplyReader
 
+pytestmark = pytest.mark.once
+
 CONVERSATION = (
     b"250-2.0.0 first\r\n250-2.0.0 second\r\n250 2.0.0 third\r\n354\r\n550-5.1.1 a\r\n550 5.1.1 b\n421 4.3.0 bye\r\n"
 )

@@ -17,6 +17,8 @@ from delivery.engines.smtp import SmtpEngine, SmtpSettings, Timeouts, validate
 from delivery.engines.smtp.settings import is_loopback
 from tests.delivery.smtp_server import serving
 
+pytestmark = pytest.mark.once
+
 SECRET = "pass-5f1c7a"
 ENVELOPE = Envelope(
     "key",

@@ -20,6 +20,8 @@ from aiosmtpd.smtp import AuthResult
 from delivery.core.envelope import Envelope, Frame, Kind, Mailbox
 from delivery.engines.smtp import SmtpEngine, SmtpSettings
 
+pytestmark = pytest.mark.once
+
 FRAME = Frame(Mailbox("news@shop.example"), "bounces@shop.example")
 SMTP_SINK = os.environ.get("SMTP_SINK") or shutil.which("smtp-sink", path=os.environ["PATH"] + ":/usr/sbin")
 

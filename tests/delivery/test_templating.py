@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from delivery.templating import Limits, TemplateProblem, compile_content, html_to_text_template
 
+pytestmark = pytest.mark.once
+
 ATTACK_SECONDS = 1.0
 ATTACK_KILOBYTES = 50_000
 PROC = Path("/proc/self")  # where there is none, memory is not looked at

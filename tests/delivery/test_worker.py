@@ -80,6 +80,9 @@ class FakeEngine:
         self._answer = answer
         self._times = Counter()
 
+    def groups(self, envelopes):
+        return [envelopes]
+
     async def send(self, envelopes):
         self.under_way += 1
         try:

@@ -37,6 +37,10 @@ class SmtpEngine:
         self._build = build
         self._pool: Pool | None = None
 
+    def groups(self, envelopes: Sequence[Envelope]) -> list[Sequence[Envelope]]:
+        """Each alone: a connection carries one after the other."""
+        return [[envelope] for envelope in envelopes]
+
     async def send(self, envelopes: Sequence[Envelope]) -> list[Outcome]:
         """One outcome for each envelope, in order."""
         jobs = [self._submit(envelope) for envelope in envelopes]

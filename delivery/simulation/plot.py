@@ -1,0 +1,117 @@
+"""Throughput over time as a picture: lines of blocks for a terminal, an SVG for a page. Pure, and free of any date or
+chance: the same result, the same picture."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+BLOCKS = " ▁▂▃▄▅▆▇█"
+COLOURS = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
+
+WIDTH, HEIGHT = 900, 420
+LEFT, RIGHT, TOP, BOTTOM = 70, 20, 50, 45
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Mails per second of one vendor, in slices of equal length."""
+
+    name: str
+    values: tuple[float, ...]
+
+
+def sliced(per_second: Mapping[str, Mapping[int, int]], seconds: float, slices: int) -> tuple[list[Series], float]:
+    """Counts by second, as averages over at most so many slices of whole seconds; and the length of a slice."""
+    length = max(1, -(-int(seconds + 1) // slices))
+    count = -(-int(seconds + 1) // length)
+    series = []
+    for name, counts in per_second.items():
+        sums = [0] * count
+        for second, mails in counts.items():
+            sums[min(second // length, count - 1)] += mails
+        series.append(Series(name, tuple(total / length for total in sums)))
+    return series, float(length)
+
+
+def lines(series: Sequence[Series], length: float) -> list[str]:
+    """One line of blocks for each vendor, all on one scale, and a line with the time below."""
+    most = max((value for each in series for value in each.values), default=0) or 1
+    width = max(len(each.name) for each in series)
+    drawn = [
+        f"{each.name:<{width}} {''.join(_block(value / most) for value in each.values)} up to {max(each.values):,.0f}/s"
+        for each in series
+    ]
+    slices = len(series[0].values)
+    end = shown_time(slices * length)
+    return [*drawn, f"{'':<{width}} 0{end:>{max(1, slices - 1)}}"]
+
+
+def _block(share: float) -> str:
+    """What is more than nothing is seen."""
+    step = round(share * (len(BLOCKS) - 1))
+    return BLOCKS[max(step, 1) if share > 0 else 0]
+
+
+def shown_time(seconds: float) -> str:
+    """`85.3 s`, `12 min 5 s`, `2 h 10 min`."""
+    if seconds < 120:
+        return f"{seconds:g} s" if seconds == int(seconds) else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 120:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def svg(series: Sequence[Series], length: float, title: str) -> str:
+    """A line for each vendor over time, with axes and a legend, complete in itself."""
+    most = max((value for each in series for value in each.values), default=0) or 1
+    slices = len(series[0].values)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif"'
+        ' font-size="12" role="img">',
+        f"<title>{escape(title)}</title>",
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
+        f'<text x="{LEFT}" y="20" font-size="14" fill="#111827">{escape(title)}</text>',
+        *_grid(most, slices * length),
+    ]
+    for number, each in enumerate(series):
+        colour = COLOURS[number % len(COLOURS)]
+        parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.5" points="{_points(each, most)}"/>')
+        x = LEFT + 150 * number
+        parts.append(f'<rect x="{x}" y="30" width="12" height="4" fill="{colour}"/>')
+        parts.append(f'<text x="{x + 18}" y="36" fill="#374151">{escape(each.name)}</text>')
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def html(picture: str, title: str) -> str:
+    """The picture as a page of its own."""
+    head = f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title></head>'
+    return f"{head}\n<body>\n{picture}</body></html>\n"
+
+
+def _grid(most: float, seconds: float) -> list[str]:
+    parts = []
+    for step in range(5):
+        y = _y(most * step / 4, most)
+        parts.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="#e5e7eb"/>')
+        parts.append(
+            f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end" fill="#6b7280">{most * step / 4:,.0f}/s</text>'
+        )
+        x = LEFT + (WIDTH - LEFT - RIGHT) * step / 4
+        parts.append(
+            f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle" fill="#6b7280">'
+            f"{shown_time(round(seconds * step / 4, 1))}</text>"
+        )
+    return parts
+
+
+def _points(series: Series, most: float) -> str:
+    step = (WIDTH - LEFT - RIGHT) / len(series.values)
+    return " ".join(
+        f"{LEFT + (number + 0.5) * step:.1f},{_y(value, most):.1f}" for number, value in enumerate(series.values)
+    )
+
+
+def _y(value: float, most: float) -> float:
+    return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * value / most
