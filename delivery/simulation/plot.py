@@ -1,6 +1,7 @@
 """Throughput over time as a picture: lines of blocks for a terminal, an SVG for a page. Pure, and free of any date or
 chance: the same result, the same picture."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -21,14 +22,17 @@ class Series:
 
 
 def sliced(per_second: Mapping[str, Mapping[int, int]], seconds: float, slices: int) -> tuple[list[Series], float]:
-    """Counts by second, as averages over at most so many slices of whole seconds; and the length of a slice."""
-    length = max(1, -(-int(seconds + 1) // slices))
-    count = -(-int(seconds + 1) // length)
+    """Counts by second, as averages over at most so many slices of whole seconds; and the length of a slice. What comes
+    after `seconds` is left out."""
+    whole = max(1, math.ceil(seconds))
+    length = -(-whole // slices)
+    count = -(-whole // length)
     series = []
     for name, counts in per_second.items():
         sums = [0] * count
         for second, mails in counts.items():
-            sums[min(second // length, count - 1)] += mails
+            if second < count * length:
+                sums[second // length] += mails
         series.append(Series(name, tuple(total / length for total in sums)))
     return series, float(length)
 

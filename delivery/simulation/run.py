@@ -68,6 +68,18 @@ class Result:
         """Whether every delivery has one end, and both ways of counting agree."""
         return self.states == self.tally and sum(self.tally.values()) == self.scenario.deliveries
 
+    def taken_within(self, share: float) -> int:
+        """After how many whole seconds that share of all mails that were ever taken had been."""
+        per_second: Counter[int] = Counter()
+        for vendor in self.vendors:
+            per_second.update(vendor.per_second)
+        wanted, sofar = share * per_second.total(), 0
+        for second in sorted(per_second):
+            sofar += per_second[second]
+            if sofar >= wanted:
+                return second + 1
+        return 0
+
 
 class Simulation:
     """A scenario under way. `watch` hears of the progress once in each virtual second."""

@@ -8,7 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
-import time
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from aiosmtpd.smtp import AuthResult
 
 from delivery.core.envelope import Envelope, Frame, Kind, Mailbox
 from delivery.engines.smtp import SmtpEngine, SmtpSettings
+from tests.servers import await_port, free_port
 
 pytestmark = pytest.mark.once
 
@@ -137,36 +138,86 @@ def test_aiosmtpd_takes_an_international_address_if_it_says_so(mailboxes, intern
     assert list(mailboxes.taken) == ["jürgen@xn--bcher-kva.example"] * international
 
 
-@pytest.mark.skipif(SMTP_SINK is None, reason="smtp-sink of Postfix is not installed, and SMTP_SINK names none")
-@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
-def test_smtp_sink_takes_a_thousand_pipelined_mails(run, tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+needs_sink = pytest.mark.skipif(
+    SMTP_SINK is None and os.environ.get("CI") != "true",
+    reason="smtp-sink of Postfix is not installed, and SMTP_SINK names none",
+)
+
+
+@contextmanager
+def smtp_sink(counts, *switches):
+    """Postfix's sink with these switches, for as long as the block lasts: its port."""
+    port = free_port()
     libraries = Path(SMTP_SINK).parent.parent / "lib" / "postfix"
     user = ["-u", "nobody"] if os.geteuid() == 0 else []
-    command = [SMTP_SINK, *user, "-c", f"127.0.0.1:{port}", "100"]
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(libraries)}
-    with (tmp_path / "counts").open("wb") as counts:
-        process = subprocess.Popen(command, stdout=counts, stderr=subprocess.STDOUT, env=environment)
-    try:
-        _await_port(port)
-        outcomes = send(
-            SmtpSettings("127.0.0.1", port, security="none"), [f"u{each}@y.example" for each in range(1000)], run
+    command = [SMTP_SINK, *user, *switches, "-c", f"127.0.0.1:{port}", "100"]
+    with counts.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, "LD_LIBRARY_PATH": str(libraries)}
         )
+    try:
+        await_port(port, process)
+        yield port
     finally:
         process.terminate()
         process.wait()
 
+
+def taken(counts):
+    """How many mails a sink has counted."""
+    return int(counts.read_text().rpartition("mesg=")[2].strip() or 0)
+
+
+@needs_sink
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize("switches", [(), ("-p",), ("-e",)], ids=["all", "no pipelining", "no ESMTP"])
+def test_smtp_sink_takes_a_thousand_mails(switches, run, tmp_path):
+    counts = tmp_path / "counts"
+    with smtp_sink(counts, *switches) as port:
+        outcomes = send(
+            SmtpSettings("127.0.0.1", port, security="none"), [f"u{each}@y.example" for each in range(1000)], run
+        )
+
     assert {outcome.kind for outcome in outcomes} == {Kind.ACCEPTED}
-    assert (tmp_path / "counts").read_text().rpartition("mesg=")[2].strip() == "1000"
+    assert taken(counts) == 1000
 
 
-def _await_port(port):
-    deadline = time.monotonic() + 10
-    while True:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        assert time.monotonic() < deadline, "smtp-sink did not start"
-        time.sleep(0.02)
+@needs_sink
+@pytest.mark.parametrize(
+    ("switches", "kind"),
+    [
+        (("-f", "RCPT", "-B", "550 5.1.1 no such user"), Kind.RECIPIENT),
+        (("-f", "RCPT", "-B", "550 5.7.1 relaying denied"), Kind.ENGINE),
+        (("-f", "RCPT", "-B", "552 5.2.2 mailbox full"), Kind.TRANSIENT),
+        (("-r", "RCPT", "-b", "450 4.2.1 receiving mail too quickly"), Kind.THROTTLED),
+        (("-r", "RCPT"), Kind.TRANSIENT),
+        (("-f", "MAIL", "-B", "553 5.1.8 sender rejected"), Kind.ENGINE),
+        (("-r", "MAIL", "-b", "421 4.7.0 too many connections"), Kind.THROTTLED),
+        (("-r", "DATA"), Kind.TRANSIENT),
+        (("-f", "DATA", "-B", "554 5.6.0 content refused"), Kind.MESSAGE),
+        (("-r", "."), Kind.TRANSIENT),
+        (("-f", ".", "-B", "554 5.6.0 content refused"), Kind.MESSAGE),
+        (("-f", "EHLO,HELO"), Kind.ENGINE),
+        (("-q", "MAIL"), Kind.TRANSIENT),
+        (("-q", "RCPT"), Kind.TRANSIENT),
+        (("-q", "DATA"), Kind.TRANSIENT),
+        (("-q", "."), Kind.UNKNOWN),
+        (("-q", "CONNECT"), Kind.TRANSIENT),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else value,
+)
+@pytest.mark.parametrize("pipelining", [True, False])
+def test_whatever_smtp_sink_refuses_is_told_apart(switches, kind, pipelining, tmp_path):
+    counts = tmp_path / "counts"
+    with smtp_sink(counts, *switches, *([] if pipelining else ["-p"])) as port:
+        patient = SmtpSettings("127.0.0.1", port, security="none", max_connections=2)
+        outcomes = send(patient, [f"u{each}@y.example" for each in range(3)])
+
+    # What stood pipelined behind a connection's end was certainly not taken, and says so.
+    assert outcomes[0].kind is kind
+    assert {outcome.kind for outcome in outcomes} <= {kind, Kind.TRANSIENT}
+    if "." not in switches:
+        assert taken(counts) == 0
+    if kind is Kind.UNKNOWN:
+        # It hangs up after the final dot, and has the mail: that is why such an outcome is never guessed.
+        assert taken(counts) == sum(outcome.kind is Kind.UNKNOWN for outcome in outcomes)

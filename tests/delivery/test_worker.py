@@ -25,6 +25,7 @@ from delivery.engine_desk import EngineDesk
 from delivery.exceptions import EngineMisconfigured
 from delivery.models import (
     Attempt,
+    Counted,
     Delivery,
     Engine,
     EngineLimit,
@@ -33,6 +34,7 @@ from delivery.models import (
     Message,
     Pool,
     PoolMember,
+    PoolState,
     Suppression,
 )
 from delivery.models.batch import Batch, BatchState
@@ -73,6 +75,8 @@ class FakeEngine:
         self.gate = asyncio.Event()
         self.gate.set()
         self.instants: list[int] = []
+        self.instants_of_calls: list[int] = []
+        self.calls: list[int] = []  # how many mails each carried
         self.addresses: list[str] = []
         self.envelopes = []
         self.under_way = 0
@@ -85,6 +89,8 @@ class FakeEngine:
 
     async def send(self, envelopes):
         self.under_way += 1
+        self.calls.append(len(envelopes))
+        self.instants_of_calls.append(time.monotonic_ns())
         try:
             outcomes = [self._take(envelope) for envelope in envelopes]
             await self.gate.wait()
@@ -224,7 +230,7 @@ class Desk:
         await self._database.close()
 
 
-def pumped(engines, story=None, pumps=1, database=WatchedDatabase, **options):
+def pumped(engines, story=None, pumps=1, database=WatchedDatabase, make=pump_on, **options):
     """Runs pumps until nothing is open, and `story` beside them."""
 
     async def run(worked_on, pump):
@@ -235,7 +241,7 @@ def pumped(engines, story=None, pumps=1, database=WatchedDatabase, **options):
 
     async def scenario():
         databases = [database() for _ in range(pumps)]
-        workers = [pump_on(worked_on, engines, **options) for worked_on in databases]
+        workers = [make(worked_on, engines, **options) for worked_on in databases]
         desk = Desk(workers[0], databases[0])
         try:
             async with asyncio.timeout(TIMEOUT), asyncio.TaskGroup() as group:
@@ -317,6 +323,110 @@ def test_an_engine_that_takes_many_at_once_gets_many_at_once():
 
     assert_settled(batch, accepted=100)
     assert set(Counter(fake.addresses).values()) == {1}
+
+
+def test_an_engine_that_takes_many_gets_full_calls_however_the_marks_come():
+    fake = FakeEngine(batch_size=100, concurrency=3)
+    pool, engines = pool_of(fake)
+    batch = batch_in(pool, 1000)
+
+    pumped(engines)
+
+    assert_settled(batch, accepted=1000)
+    assert len(fake.calls) <= 14
+    assert max(fake.calls) == 100
+
+
+def test_a_call_that_one_mail_spoilt_is_made_again_in_halves_until_that_one_stands_alone():
+    spoils = "person-13@example.test"
+    whole = Outcome(Kind.MESSAGE, "400", "one of them is wrong", shared=True)
+
+    class AllOrNothing(FakeEngine):
+        async def send(self, envelopes):
+            await super().send(envelopes)
+            wrong = any(envelope.recipient.address == spoils for envelope in envelopes)
+            return [whole if wrong else ACCEPTED] * len(envelopes)
+
+    fake = AllOrNothing(batch_size=40, concurrency=1)
+    pool, engines = pool_of(fake)
+    batch = batch_in(pool, 40)
+
+    pumped(engines)
+
+    assert_settled(batch, accepted=39, rejected=1)
+    assert addresses_in("rejected") == {spoils}
+    assert fake.calls[-1] >= 1
+    assert sorted(fake.calls)[0] == 1
+    assert len(fake.calls) <= 13  # two for each halving of forty
+    assert Attempt.objects.count() == 1
+
+
+def test_mails_that_may_not_share_a_call_go_apart():
+    class ByParity(FakeEngine):
+        def groups(self, envelopes):
+            by = {0: [], 1: []}
+            for envelope in envelopes:
+                by[envelope.data["n"] % 2].append(envelope)
+            return [group for group in by.values() if group]
+
+    fake = ByParity(batch_size=50, concurrency=1)
+    pool, engines = pool_of(fake)
+    batch = batch_in(pool, 50)
+
+    pumped(engines)
+
+    assert_settled(batch, accepted=50)
+    numbers = [envelope.data["n"] for envelope in fake.envelopes]
+    begin = 0
+    for size in fake.calls:
+        assert len({number % 2 for number in numbers[begin : begin + size]}) == 1
+        begin += size
+
+
+# ---- which engine ----
+
+
+def test_a_weighted_pool_spreads_its_mails_and_a_sticky_one_stays_where_it_went():
+    light, heavy = FakeEngine(), FakeEngine()
+    pool, engines = pool_of(light, heavy, strategy="weighted")
+    PoolMember.objects.filter(engine_id=list(engines)[1]).update(weight=4)
+    weighted = batch_in(pool, 500)
+    pumped(engines, rng=random.Random(7))
+    first, second = FakeEngine(lambda address, n: BROKEN), FakeEngine()
+    sticky_pool, sticky_engines = pool_of(first, second, strategy="sticky")
+    sticky = batch_in(sticky_pool, 50)
+    pumped(sticky_engines)
+    EngineState.objects.update(circuit="closed", probe_at=None)
+    first._answer = lambda address, n: ACCEPTED
+    tried = len(first.addresses)
+    later = batch_in(sticky_pool, 50)
+
+    pumped(sticky_engines)
+
+    assert_settled(weighted, accepted=500)
+    assert 3 < len(heavy.addresses) / len(light.addresses) < 5
+    assert_settled(sticky, accepted=50)
+    assert_settled(later, accepted=50)
+    assert len(first.addresses) == tried
+    assert PoolState.objects.get(pool=sticky_pool).current_id == list(sticky_engines)[1]
+
+
+def test_while_no_engine_may_send_for_its_domain_a_mail_waits_and_says_so():
+    fake = FakeEngine()
+    pool, engines = pool_of(fake)
+    batch = batch_in(pool, 3)
+    Engine.objects.update(sender_domains="other.example")
+
+    async def story(desk):
+        await desk.until(lambda: Delivery.objects.filter(state="waiting").count() == 3)
+        words = await desk.ask(lambda: set(Delivery.objects.values_list("words", flat=True)))
+        assert words == {"no engine of the pool may send for shop.example"}
+        await desk.ask(lambda: Engine.objects.update(sender_domains="shop.example"))
+        await desk.ask(lambda: Delivery.objects.update(not_before=timezone.now()))
+
+    pumped(engines, story)
+
+    assert_settled(batch, accepted=3)
 
 
 def test_what_cannot_be_rendered_is_a_dead_letter_and_the_others_go_out():
@@ -721,6 +831,78 @@ def test_an_engine_that_takes_many_at_once_gets_no_more_than_the_limit_allows(qu
     assert crowded(fake.instants, SECOND // quantity - slack, burst) == []
 
 
+def test_a_limit_of_calls_bounds_calls_and_not_the_mails_in_them():
+    fake = FakeEngine(batch_size=25, concurrency=4)
+    pool, engines = pool_of(fake)
+    limit = {"quantity": 20, "period": "second", "burst": 2, "counts": Counted.CALLS}
+    EngineLimit.objects.create(engine_id=next(iter(engines)), **limit)
+    batch = batch_in(pool, 400)
+
+    pumped(engines)
+
+    assert_settled(batch, accepted=400)
+    calls = sorted(set(fake.instants_of_calls))
+    assert crowded(calls, SECOND // 20, 2) == []
+    # While a call waits for its turn, more gathers for it.
+    assert len(calls) <= 24
+
+
+def test_messages_and_calls_are_limited_together():
+    fake = FakeEngine(batch_size=10, concurrency=2)
+    pool, engines = pool_of(fake)
+    for limit in (
+        {"quantity": 100, "burst": 20, "counts": Counted.MESSAGES},
+        {"quantity": 15, "burst": 3, "counts": Counted.CALLS},
+    ):
+        EngineLimit.objects.create(engine_id=next(iter(engines)), period="second", **limit)
+    batch = batch_in(pool, 120)
+
+    pumped(engines)
+
+    assert_settled(batch, accepted=120)
+    assert crowded(fake.instants, SECOND // 100, 20) == []
+    assert crowded(fake.instants_of_calls, SECOND // 15, 3) == []
+
+
+def test_a_warm_up_lets_so_many_go_and_no_more():
+    fake = FakeEngine()
+    pool, engines = pool_of(fake)
+    Engine.objects.update(warmup_from=timezone.localdate(), warmup_caps="480, 2000")
+    batch = batch_in(pool, 60)
+    # An hour's worth of a day's 480 at once, and one of them is kept for what may be late; the next is due in minutes.
+    at_once = 480 // 24 - 1
+
+    async def story(desk):
+        await until(lambda: len(fake.addresses) >= at_once)
+        await desk.until(lambda: Delivery.objects.filter(state="accepted").count() == at_once)
+        desk.pump.stop.set()
+
+    pumped(engines, story)
+
+    assert len(fake.addresses) == at_once
+    assert states(batch) == {"accepted": at_once, "ready": 60 - at_once}
+
+
+def test_tokens_that_a_stop_leaves_unused_are_there_for_the_next():
+    fake = FakeEngine(concurrency=1)
+    pool, engines = pool_of(fake)
+    EngineLimit.objects.create(engine_id=next(iter(engines)), quantity=40, period="hour", burst=80)
+    batch_in(pool, 60)
+    fake.gate.clear()
+
+    async def story(desk):
+        await until(lambda: fake.addresses)
+        desk.pump.stop.set()
+        fake.gate.set()
+
+    pumped(engines, story)
+    handed = len(fake.addresses)
+    pumped(engines)
+
+    assert handed < 5
+    assert len(fake.addresses) == 60
+
+
 def test_of_several_limits_the_narrowest_holds():
     fake = FakeEngine()
     pool, engines = pool_of(fake)
@@ -792,6 +974,27 @@ def test_the_pump_goes_on_where_it_was_when_the_database_comes_back(warnings, mo
 
     assert_settled(batch, accepted=1500)
     assert set(Counter(fake.addresses).values()) == {1}
+
+
+def test_no_window_holds_more_than_the_limit_allows_while_the_database_goes_and_comes(warnings, monkeypatch):
+    if connection.vendor == "sqlite":
+        monkeypatch.setitem(connection.settings_dict["OPTIONS"], "timeout", 0.1)
+    connection.close()
+    fake = FakeEngine()
+    pool, engines = pool_of(fake)
+    EngineLimit.objects.create(engine_id=next(iter(engines)), quantity=50, period="second", burst=10)
+    batch = batch_in(pool, 120)
+    connection.close()
+
+    async def story(desk):
+        await until(lambda: len(fake.addresses) >= 40)
+        with database_away():
+            await until(lambda: warnings("The database is away") >= 5)
+
+    pumped(engines, story)
+
+    assert_settled(batch, accepted=120)
+    assert crowded(fake.instants, SECOND // 50, 10) == []
 
 
 @pytest.mark.parametrize("policy", UncertainPolicy)
