@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 MANAGE := $(BIN)/python manage.py
 
-.PHONY: demo test test-sqlite test-postgres run bench lint format lock env clean
+.PHONY: demo test test-sqlite test-postgres run bench bench-http bench-limits bench-simulate lint format lock env clean
 
 demo: .venv/.runtime env
 	@$(MANAGE) migrate --verbosity 0
@@ -28,6 +28,15 @@ run: .venv/.runtime env
 
 bench: .venv/.dev
 	$(BIN)/python -m tests.benchmarks.throughput
+
+bench-http: .venv/.dev env
+	$(BIN)/python -m tests.benchmarks.http_calls
+
+bench-limits: .venv/.dev env
+	$(BIN)/python -m tests.benchmarks.limits
+
+bench-simulate: .venv/.dev env
+	$(BIN)/python -m tests.benchmarks.simulation
 
 lint: .venv/.dev env
 	$(BIN)/ruff check .

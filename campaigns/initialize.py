@@ -102,8 +102,7 @@ def _freeze(run: Run) -> tuple[Batch, Message]:
     if version is None:
         raise NotReady(f"Workflow {workflow.slug} has no step with a saved template: add one.")
     pool = _sandbox() if run.test_limit else workflow.pool
-    if not PoolMember.objects.filter(pool=pool, engine__enabled=True).exists():
-        raise NotReady(f"Pool {pool.slug} has no enabled engine: add one to it, or enable one.")
+    _refuse_pool(pool, workflow.from_address.rpartition("@")[2].lower())
     with transaction.atomic():
         batch = Batch.objects.create(
             label=f"{workflow.name}, run {run.pk}",
@@ -153,6 +152,19 @@ def _headers(workflow: Workflow, run: Run) -> dict[str, str]:
     if run.test_limit:
         headers["X-Outreach-Test"] = f"run {run.pk}"
     return headers
+
+
+def _refuse_pool(pool: Pool, domain: str) -> None:
+    """A pool through which nothing could go: mails would wait in it for a person who has not been told."""
+    engines = list(pool.engines.filter(enabled=True))
+    if not engines:
+        raise NotReady(f"Pool {pool.slug} has no enabled engine: add one to it, or enable one.")
+    if not any(engine.sends_for(domain) for engine in engines):
+        names = ", ".join(engine.name for engine in engines)
+        raise NotReady(
+            f"No engine of pool {pool.slug} may send for {domain}: add the domain to one of them ({names}), or change "
+            "the workflow's From address."
+        )
 
 
 def _sandbox() -> Pool:

@@ -127,6 +127,15 @@ def conclude(
     match outcome.kind:
         case Kind.ACCEPTED:
             return Verdict(tried, End.ACCEPTED)
+        case Kind.TRANSIENT:
+            health = Health.FAULT if outcome.faults_engine else Health.GOOD
+            trouble = Trouble.ENGINE if outcome.faults_engine else Trouble.MAILBOX
+            at = retry.next_at(trouble, tried, since, now, rng)
+            if at and outcome.faults_engine and alternatives and not candidate.pinned:
+                at = now
+            return Verdict(
+                tried, None if at else candidate.given_up(End.DEAD), at, pinned=candidate.pinned, health=health
+            )
         case Kind.RECIPIENT:
             return Verdict(tried, End.REJECTED, suppress=outcome.hard)
         case Kind.MESSAGE:
@@ -142,15 +151,6 @@ def conclude(
             at = retry.next_at(Trouble.UNKNOWN, tried, since, now, rng)
             end = None if at else End.UNCERTAIN
             return Verdict(tried, end, at, pinned=True, health=Health.FAULT)
-        case Kind.TRANSIENT:
-            health = Health.FAULT if outcome.faults_engine else Health.GOOD
-            trouble = Trouble.ENGINE if outcome.faults_engine else Trouble.MAILBOX
-            at = retry.next_at(trouble, tried, since, now, rng)
-            if at and outcome.faults_engine and alternatives and not candidate.pinned:
-                at = now
-            return Verdict(
-                tried, None if at else candidate.given_up(End.DEAD), at, pinned=candidate.pinned, health=health
-            )
 
 
 def _again_uncounted(

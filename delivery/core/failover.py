@@ -6,7 +6,7 @@ able; how long it takes is the throttle's business.
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
@@ -36,15 +36,22 @@ class EngineView:
     domains: frozenset[str] = frozenset()
     paused_until: datetime | None = None
     weight: int = 1
+    _suffixes: tuple[str, ...] = field(init=False, repr=False)
+    _carefree: bool = field(init=False, repr=False)  # able at any time: asked for every mail, so it is known beforehand
+
+    def __post_init__(self) -> None:
+        carefree = self.enabled and self.paused_until is None and self.breaker.state is State.CLOSED
+        object.__setattr__(self, "_carefree", carefree)
+        object.__setattr__(self, "_suffixes", tuple("." + domain for domain in self.domains))
 
     def sends_for(self, domain: str) -> bool:
         """A domain stands for its subdomains too."""
-        if not self.domains or domain in self.domains:
-            return True
-        return any(domain.endswith("." + allowed) for allowed in self.domains)
+        return not self.domains or domain in self.domains or domain.endswith(self._suffixes)
 
     def able_at(self, now: datetime) -> datetime | None:
         """`now` when it may be asked, a later instant, or None when only a person can change that."""
+        if self._carefree:
+            return now
         at = self.breaker.able_at(now) if self.enabled else None
         if at is None or self.paused_until is None:
             return at
@@ -99,12 +106,15 @@ def choose(
     able: list[EngineView] = []
     soonest: datetime | None = None
     fits = False
+    by_priority = roster.strategy is Strategy.PRIORITY
     for engine in roster.engines:
         if (pinned is not None and engine.id != pinned) or not engine.sends_for(domain):
             continue
         fits = True
         at = engine.able_at(now)
         if at == now:
+            if by_priority and engine.id != avoid:
+                return Choice(engine.id)
             able.append(engine)
         elif at is not None:
             if roster.strategy is Strategy.STICKY and engine.id == roster.current != avoid and engine.works(now):
@@ -118,7 +128,7 @@ def choose(
 
 
 def _preferred(able: Sequence[EngineView], roster: Roster, rng: random.Random) -> EngineView:
-    if len(able) == 1 or roster.strategy is Strategy.PRIORITY:
+    if len(able) == 1 or roster.strategy is Strategy.PRIORITY:  # by priority, only one that is to be avoided is left
         return able[0]
     if roster.strategy is Strategy.STICKY:
         return next((engine for engine in able if engine.id == roster.current), able[0])

@@ -50,12 +50,16 @@ class Backoff:
     factor: float = 4.0
     longest: timedelta = timedelta(hours=1)
     jitter: Jitter = FULL
+    _seconds: tuple[float, float] = field(init=False, repr=False)  # of `base` and `longest`
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_seconds", (self.base.total_seconds(), self.longest.total_seconds()))
 
     def wait(self, attempts: int, rng: random.Random) -> timedelta:
         """The wait after `attempts` tries, at least one."""
         if self.growth is Growth.IMMEDIATE:
             return timedelta()
-        seconds, most = self.base.total_seconds(), self.longest.total_seconds()
+        seconds, most = self._seconds
         if self.growth is Growth.EXPONENTIAL:
             seconds = min(most, seconds * self.factor ** min(attempts - 1, 64))
         drawn = rng.uniform(self.jitter.low * seconds, self.jitter.high * seconds)
@@ -83,7 +87,7 @@ class RetryPolicy:
         self, trouble: Trouble, attempts: int, since: datetime, now: datetime, rng: random.Random
     ) -> datetime | None:
         """When to try again after `attempts` tries, the first of them at `since`; None: give up."""
-        rule = self.special.get(trouble, self.rule)
+        rule = self.special.get(trouble, self.rule) if self.special else self.rule
         if attempts >= rule.max_attempts:
             return None
         at = now + rule.backoff.wait(attempts, rng)

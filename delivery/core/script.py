@@ -20,9 +20,12 @@ EXAMPLE = "name:rate=100/s,burst=20,latency=80ms,errors=1%,down=60s-180s"
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_RATE = re.compile(r"(\d+)/(s|m|h|d)")
+_RATE = re.compile(r"(\d{1,9})/(s|m|h|d)")
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)(%?)")
 _PERIODS = {"s": Period.SECOND, "m": Period.MINUTE, "h": Period.HOUR, "d": Period.DAY}
+_LONGEST = 365 * _UNITS["d"]  # far from where the calendar ends
+_MOST_AT_ONCE = 10_000  # each call under way costs a task, each mail of a call its memory
+_SEVERAL = ("down", "locked")  # may come more than once
 
 
 class ScriptProblem(ValueError):
@@ -76,9 +79,12 @@ class VendorScript:
         name, _, settings = text.strip().partition(":")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}", name):
             raise ScriptProblem(f"{text!r} does not begin with a vendor's name: write it like {EXAMPLE}.")
-        script, burst = cls(name), None
+        script, burst, seen = cls(name), None, set()
         for setting in filter(None, (part.strip() for part in settings.split(","))):
             key, equals, value = setting.partition("=")
+            if key in seen and key not in _SEVERAL:
+                raise ScriptProblem(f"{name}: {key} comes twice; keep one of them.")
+            seen.add(key)
             if key == "burst":
                 burst = _whole(name, key, value)
             elif key in _SETTINGS and equals:
@@ -90,12 +96,16 @@ class VendorScript:
             if script.rate is None:
                 raise ScriptProblem(f"{name}: a burst needs a rate beside it, such as rate=100/s,burst=20.")
             script = replace(script, rate=Rate(script.rate.interval, burst))
+        if script.errors + script.slow + script.drops > 1 + 1e-9:
+            raise ScriptProblem(f"{name}: errors, slow and drops are shares of one whole: together at most 100%.")
         return script
 
 
 def _whole(name: str, key: str, value: str) -> int:
     if not re.fullmatch(r"[1-9]\d{0,8}", value):
         raise ScriptProblem(f"{name}: {key} must be a whole number from 1 on, not {value!r}.")
+    if key in ("batch", "concurrency") and int(value) > _MOST_AT_ONCE:
+        raise ScriptProblem(f"{name}: {key} must be at most {_MOST_AT_ONCE:,}, not {value}.")
     return int(value)
 
 
@@ -103,7 +113,10 @@ def _nanoseconds(name: str, value: str, example: str) -> int:
     match = _DURATION.fullmatch(value)
     if match is None:
         raise ScriptProblem(f"{name}: {value!r} is no duration; write it like {example}.")
-    return round(float(match[1]) * _UNITS[match[2]] * SECOND)
+    seconds = float(match[1]) * _UNITS[match[2]]
+    if seconds > _LONGEST:
+        raise ScriptProblem(f"{name}: {value!r} is longer than a year; write it like {example}.")
+    return round(seconds * SECOND)
 
 
 def _share(name: str, key: str, value: str) -> float:
@@ -128,7 +141,7 @@ def _reading_span(key: str) -> Callable[[VendorScript, str], VendorScript]:
         example = f"{key}=60s-180s"
         span = Span(_nanoseconds(script.name, begin, example), _nanoseconds(script.name, end, example))
         if span.end <= span.begin:
-            raise ScriptProblem(f"{script.name}: {key}={value} ends before it begins.")
+            raise ScriptProblem(f"{script.name}: {key}={value} ends before it begins; write it like {example}.")
         return replace(script, **{key: (*getattr(script, key), span)})
 
     return read

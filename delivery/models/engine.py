@@ -7,9 +7,9 @@ from django.core.validators import MaxValueValidator, MinValueValidator, RegexVa
 from django.db import models
 from django.utils import timezone
 
-from delivery.core.breaker import BreakerPolicy, State
+from delivery.core.breaker import Breaker, BreakerPolicy, State
 from delivery.core.dispatch import UncertainPolicy
-from delivery.core.failover import Strategy
+from delivery.core.failover import EngineView, Strategy
 from delivery.core.retry import FULL, Backoff, Growth, Jitter, RetryPolicy, RetryRule, Trouble
 from delivery.core.throttle import Period, Rate
 from delivery.core.warmup import Ramp
@@ -93,6 +93,10 @@ class Engine(models.Model):
     @property
     def domains(self) -> frozenset[str]:
         return frozenset(self.sender_domains.lower().split())
+
+    def sends_for(self, domain: str) -> bool:
+        """Whether mails from this domain may go through it; each domain listed stands for its subdomains too."""
+        return EngineView(self.pk, Breaker(), domains=self.domains).sends_for(domain)
 
     @property
     def breaker_policy(self) -> BreakerPolicy:

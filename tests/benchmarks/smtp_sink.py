@@ -161,3 +161,7 @@ def smtp_source(port: int, messages: int, sessions: int = 20, size: int = 6_000,
     started = time.monotonic()
     subprocess.run([str(part) for part in command], env=_environment(tree), check=True)
     return time.monotonic() - started
+
+
+if __name__ == "__main__":  # the path of the program, for SMTP_SINK
+    print(unpacked() / "usr/sbin/smtp-sink")

@@ -118,6 +118,21 @@ def test_a_workflow_without_a_usable_engine_fails_with_what_to_do():
 
 
 @pytest.mark.django_db
+def test_a_workflow_whose_engines_may_not_send_for_its_from_domain_fails_before_anything_is_sent():
+    workflow = cast.workflow()
+    domain = workflow.from_address.rpartition("@")[2]
+    Engine.objects.update(sender_domains="elsewhere.example")
+
+    refused = cast.initialized(workflow)
+    Engine.objects.update(sender_domains=domain)
+    allowed = cast.initialized(workflow)
+
+    assert (refused.state, refused.batch) == (RunState.FAILED, None)
+    assert refused.error.startswith(f"No engine of pool letters-pool may send for {domain}: add the domain to one")
+    assert allowed.state == RunState.SENDING
+
+
+@pytest.mark.django_db
 def test_a_workflow_whose_template_has_no_version_fails_with_what_to_do():
     workflow = cast.workflow()
     step = workflow.steps.get()

@@ -29,8 +29,7 @@ POLICY = BreakerPolicy(threshold=2)
 
 @pytest.fixture(scope="module")
 def redis_url():
-    if reason := redis_server.missing():
-        pytest.skip(reason)
+    redis_server.needed()
     with redis_server.RedisServer() as server:
         yield server.url
 
@@ -302,8 +301,7 @@ def test_each_store_grants_what_the_one_in_memory_grants(shared_by_threads, stor
 
 @pytest.fixture
 def own_redis():
-    if reason := redis_server.missing():
-        pytest.skip(reason)
+    redis_server.needed()
     with redis_server.RedisServer() as server:
         yield server
 

@@ -1,4 +1,4 @@
-"""Servers that others wrote: aiosmtpd always, Postfix's smtp-sink where there is one.
+"""Servers that others wrote: aiosmtpd always, Postfix's smtp-sink where there is one (with CI=true it must be there).
 
 smtp-sink is looked for on the PATH, or in SMTP_SINK (a copy unpacked from Debian's postfix package will do).
 """

@@ -27,8 +27,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def redis():
-    if reason := redis_server.missing():
-        pytest.skip(reason)
+    redis_server.needed()
     with redis_server.RedisServer() as server:
         yield server
 
