@@ -12,7 +12,7 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,6 @@ class Received:
     def path(self) -> str:
         return urlsplit(self.target).path
 
-    @property
-    def query(self) -> dict[str, list[str]]:
-        return parse_qs(urlsplit(self.target).query)
-
     def json(self) -> object:
         return json.loads(self.body)
 
@@ -48,7 +44,6 @@ class Server:
     scheme: str = "http"
     received: list[Received] = field(default_factory=list)
     connections: int = 0
-    open_now: int = 0
 
     @property
     def url(self) -> str:
@@ -65,7 +60,6 @@ async def serving(
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         told.connections += 1
-        told.open_now += 1
         number = told.connections
         writers.add(writer)
         try:
@@ -75,7 +69,6 @@ async def serving(
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
-            told.open_now -= 1
             writer.close()
 
     server = await asyncio.start_server(converse, host, port, ssl=context)

@@ -10,7 +10,7 @@ from delivery.models import EngineLimit
 from delivery.shared.redis import RedisShared
 from delivery.worker import Pump, Surroundings
 from tests import redis_server
-from tests.delivery.test_worker import (
+from tests.delivery.pumping import (
     BROKEN,
     FakeCatalogue,
     FakeEngine,
