@@ -1,6 +1,19 @@
 """The kinds of engines there are, by name. A new kind is a module beside these and one line in `KINDS`."""
 
-from delivery.engines import base, brevo, mailgun, postmark, resend, sandbox, scripted, sendgrid, ses, smtp_kind
+from delivery.engines import (
+    base,
+    brevo,
+    django_backend,
+    http_api,
+    mailgun,
+    postmark,
+    resend,
+    sandbox,
+    scripted,
+    sendgrid,
+    ses,
+    smtp_kind,
+)
 from delivery.engines.kind import EngineKind
 from delivery.exceptions import EngineMisconfigured
 from delivery.models import Engine
@@ -16,6 +29,8 @@ KINDS: dict[str, EngineKind] = {
         postmark.KIND,
         resend.KIND,
         brevo.KIND,
+        http_api.KIND,
+        django_backend.KIND,
         sandbox.KIND,
         scripted.KIND,
     )

@@ -240,4 +240,6 @@ def _open(engine_id: int, options: Options, secrets: Secrets) -> ProviderEngine:
     return open_provider(provider, options, secrets.values(), CONCURRENCY)
 
 
-KIND = EngineKind("brevo", "Brevo", _fields, frozenset({"api_key"}), _problems, _open)
+KIND = EngineKind(
+    "brevo", "Brevo", _fields, frozenset({"api_key"}), _problems, _open, hint="By its API. Up to 1,000 mails a call."
+)

@@ -17,7 +17,7 @@ class EngineKind:
 
     `fields` makes the form fields of its settings, by option name, in the order shown; those in `secret_fields` are
     kept encrypted and never shown again. `problems` judges the settings without any network, a sentence for each
-    problem. `open` makes the working engine from the engine's id and settings.
+    problem. `open` makes the working engine from the engine's id and settings. `hint` says in one line for whom it is.
     """
 
     slug: str
@@ -26,3 +26,4 @@ class EngineKind:
     secret_fields: frozenset[str]
     problems: Callable[[Options, Secrets], list[str]]
     open: Callable[[int, Options, Secrets], Engine]
+    hint: str = ""

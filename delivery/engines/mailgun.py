@@ -217,4 +217,6 @@ def _open(engine_id: int, options: Options, secrets: Secrets) -> ProviderEngine:
     return open_provider(provider, options, [key, basic_token(key)], CONCURRENCY)
 
 
-KIND = EngineKind("mailgun", "Mailgun", _fields, frozenset({"api_key"}), _problems, _open)
+KIND = EngineKind(
+    "mailgun", "Mailgun", _fields, frozenset({"api_key"}), _problems, _open, hint="By its API. One mail a call."
+)

@@ -205,4 +205,12 @@ def _open(engine_id: int, options: Options, secrets: Secrets) -> ProviderEngine:
     return open_provider(provider, options, secrets.values(), CONCURRENCY)
 
 
-KIND = EngineKind("postmark", "Postmark", _fields, frozenset({"token"}), _problems, _open)
+KIND = EngineKind(
+    "postmark",
+    "Postmark",
+    _fields,
+    frozenset({"token"}),
+    _problems,
+    _open,
+    hint="By its API, into a broadcast stream. Up to 500 mails a call.",
+)

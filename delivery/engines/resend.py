@@ -223,4 +223,6 @@ def _open(engine_id: int, options: Options, secrets: Secrets) -> ProviderEngine:
     return open_provider(provider, options, secrets.values(), CONCURRENCY)
 
 
-KIND = EngineKind("resend", "Resend", _fields, frozenset({"api_key"}), _problems, _open)
+KIND = EngineKind(
+    "resend", "Resend", _fields, frozenset({"api_key"}), _problems, _open, hint="By its API. Up to 100 mails a call."
+)

@@ -71,4 +71,12 @@ def _open(engine_id: int, options: Options, secrets: Secrets) -> SandboxEngine:
     return SandboxEngine(engine_id)
 
 
-KIND = EngineKind("sandbox", "Sandbox (keeps every mail, sends none)", _fields, frozenset(), _problems, _open)
+KIND = EngineKind(
+    "sandbox",
+    "Sandbox",
+    _fields,
+    frozenset(),
+    _problems,
+    _open,
+    hint="Sends nothing. Keeps every mail to look at: good to begin with.",
+)

@@ -77,5 +77,11 @@ def _open(engine_id: int, options: Options, secrets: Secrets) -> ScriptedEngine:
 
 
 KIND = EngineKind(
-    "scripted", "Scripted (sends none; for tests and demonstrations)", _fields, frozenset(), _problems, _open
+    "scripted",
+    "Scripted",
+    _fields,
+    frozenset(),
+    _problems,
+    _open,
+    hint="Sends nothing. So fast and so faulty as a script says: for tests and demonstrations.",
 )

@@ -217,4 +217,6 @@ def _open(engine_id: int, options: Options, secrets: Secrets) -> ProviderEngine:
     return open_provider(SendGrid(secrets["api_key"], api), options, secrets.values(), CONCURRENCY)
 
 
-KIND = EngineKind("sendgrid", "SendGrid", _fields, frozenset({"api_key"}), _problems, _open)
+KIND = EngineKind(
+    "sendgrid", "SendGrid", _fields, frozenset({"api_key"}), _problems, _open, hint="By its API. One mail a call."
+)

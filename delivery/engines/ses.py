@@ -253,4 +253,12 @@ def _open(engine_id: int, options: Options, secrets: Secrets) -> ProviderEngine:
     return open_provider(provider, options, secrets.values(), CONCURRENCY)
 
 
-KIND = EngineKind("ses", "Amazon SES", _fields, frozenset({"secret_access_key", "session_token"}), _problems, _open)
+KIND = EngineKind(
+    "ses",
+    "Amazon SES",
+    _fields,
+    frozenset({"secret_access_key", "session_token"}),
+    _problems,
+    _open,
+    hint="By its API, with an access key of AWS. One mail a call.",
+)

@@ -57,4 +57,12 @@ def _open(engine_id: int, options: Options, secrets: Secrets) -> SmtpEngine:
     return SmtpEngine(_settings(options, secrets), Builder())
 
 
-KIND = EngineKind("smtp", "SMTP", _fields, frozenset({"password"}), _problems, _open)
+KIND = EngineKind(
+    "smtp",
+    "SMTP",
+    _fields,
+    frozenset({"password"}),
+    _problems,
+    _open,
+    hint="Any mail server, yours or a provider's: host, port and login.",
+)

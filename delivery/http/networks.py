@@ -13,6 +13,8 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
+# All that has been given out (RFC 4291 §2.4). Of the rest Python calls some public, such as the withdrawn fec0::/10.
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 HINT = "If that is meant, add the network to OUTREACH_ALLOWED_NETWORKS."
 
 
@@ -21,13 +23,19 @@ class BlockedAddress(OSError):
 
 
 def is_allowed(address: str, networks: Iterable[IPNetwork]) -> bool:
-    """Whether a request may go to this IP address: a public one, or one in `networks`."""
-    found = ipaddress.ip_address(address.partition("%")[0])
+    """Whether a request may go to this IP address: a public one, or one in `networks`. Never to what is not written as
+    addresses are."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
     if any(found in network for network in networks if network.version == found.version):
         return True
     inner = _embedded(found)
     if inner is not None:
         return is_allowed(str(inner), networks)
+    if found.version == 6 and found not in _GLOBAL_UNICAST:
+        return False
     return found.is_global and not (found.is_multicast or found.is_reserved)
 
 

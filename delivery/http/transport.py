@@ -1,27 +1,40 @@
 """httpx's requests, carried by aiohttp.
 
-httpx's own pool looks through all its connections for every request: at a concurrency of 100 that costs nine times what
-aiohttp costs (`make bench-http`). What is kept is httpx's interface and its exceptions, with one meaning each: a
-ConnectError or ConnectTimeout was certainly never sent; after anything else the request may have arrived.
+httpx's own pool looks through all its connections for every request: at a concurrency of 100 a call costs twenty times
+what it costs with aiohttp (`make bench-http`). What is kept is httpx's interface and its exceptions, with one meaning
+each: a ConnectError or ConnectTimeout was certainly never sent; after anything else the request may have arrived.
 """
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Sequence
+from functools import cache
 
 import aiohttp
 import httpx
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
-from delivery.http.networks import BlockedAddress, IPNetwork, as_address, is_allowed, refuse
+from delivery.http.networks import BlockedAddress, IPNetwork, is_allowed, refuse
 
+USER_AGENT = "Outreach"  # Resend answers 403 to requests without one
 MAX_ANSWER = 1024 * 1024  # octets of an answer that are read; Brevo's to a thousand mails has some 80,000
 # Shorter than any server's patience: a connection that the server closes while a request is on its way leaves open
 # whether it arrived.
 KEPT_IDLE = 4.0  # seconds
 NAMES_KEPT = 10  # seconds for which a host name's addresses are remembered
+_WRITTEN_BY_AIOHTTP = b"content-length"
+_ABOUT_THE_TRANSFER = (b"content-encoding", b"content-length", b"transfer-encoding")  # the content comes decoded
+
+AddressInfo = tuple[int, int, int, str, tuple]
+
+
+@cache
+def system_trust() -> ssl.SSLContext:
+    """TLS as this system's authorities vouch for it. Reading them all takes a while."""
+    return ssl.create_default_context()
 
 
 class GuardedResolver(AbstractResolver):
@@ -47,9 +60,16 @@ class GuardedResolver(AbstractResolver):
 class AiohttpTransport(httpx.AsyncBaseTransport):
     """See the module. Follows no redirect, keeps no cookie, reads no proxy from the environment."""
 
-    def __init__(self, networks: Sequence[IPNetwork] = (), *, resolver: AbstractResolver | None = None) -> None:
+    def __init__(
+        self,
+        networks: Sequence[IPNetwork] = (),
+        *,
+        resolver: AbstractResolver | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._networks = networks
         self._resolver = resolver
+        self._tls = tls
         self._session: aiohttp.ClientSession | None = None
 
     def _open(self) -> aiohttp.ClientSession:
@@ -57,19 +77,32 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             connector = aiohttp.TCPConnector(
                 limit=0,  # the lanes bound how many calls are under way
                 resolver=GuardedResolver(self._networks, self._resolver),
+                socket_factory=self._socket,
                 ttl_dns_cache=NAMES_KEPT,
                 keepalive_timeout=KEPT_IDLE,
-                ssl=ssl.create_default_context(),
+                ssl=self._tls or system_trust(),
             )
             self._session = aiohttp.ClientSession(
-                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=True
+                connector=connector,
+                headers={"User-Agent": USER_AGENT},
+                skip_auto_headers=("Content-Type",),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+                auto_decompress=True,
             )
+            # aiohttp repeats a PUT whose connection broke, arrived or not, and has no public switch for it.
+            self._session._retry_connection = False
         return self._session
 
+    def _socket(self, info: AddressInfo) -> socket.socket:
+        """A socket for the address that is about to be connected to: the last look, which a URL with an address in it
+        meets without any look-up of a name."""
+        family, kind, protocol, _, (address, *_) = info
+        if not is_allowed(address, self._networks):
+            raise refuse(address)
+        return socket.socket(family, kind, protocol)
+
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        address = as_address(request.url.host)
-        if address and not is_allowed(address, self._networks):
-            raise httpx.ConnectError(str(refuse(address)), request=request) from refuse(address)
         given = request.extensions.get("timeout", {})
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=given.get("connect"), connect=given.get("pool"), sock_read=given.get("read")
@@ -88,19 +121,15 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             headers=[
                 (name.decode("latin-1"), value.decode("latin-1"))
                 for name, value in request.headers.raw
-                if name.lower() != b"content-length"  # aiohttp writes that itself
+                if name.lower() != _WRITTEN_BY_AIOHTTP
             ],
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
             allow_redirects=False,
             timeout=timeout,
         ) as response:
             content = await _read(response.content)
-            headers = [
-                (name, value)
-                for name, value in response.raw_headers
-                if name.lower() not in (b"content-encoding", b"content-length", b"transfer-encoding")
-            ]
-            return httpx.Response(response.status, headers=headers, content=content, request=request)
+            headers = [each for each in response.raw_headers if each[0].lower() not in _ABOUT_THE_TRANSFER]
+            stream = httpx.ByteStream(content)
+            return httpx.Response(response.status, headers=headers, stream=stream, request=request)
 
     async def aclose(self) -> None:
         if self._session is not None:
@@ -120,18 +149,18 @@ async def _read(stream: aiohttp.StreamReader) -> bytes:
     return b"".join(chunks)
 
 
-def _translated(error: Exception, request: httpx.Request) -> httpx.HTTPError | httpx.InvalidURL:
+def _translated(error: Exception, request: httpx.Request) -> httpx.HTTPError:
     """The exception of httpx that says the same. The order matters: aiohttp's classes overlap."""
     words = str(error) or type(error).__name__
     match error:
-        case aiohttp.InvalidURL():
+        case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
             return httpx.UnsupportedProtocol(words, request=request)
         case aiohttp.ConnectionTimeoutError():
             return httpx.ConnectTimeout(words, request=request)
         case aiohttp.SocketTimeoutError() | asyncio.TimeoutError():
             return httpx.ReadTimeout(words, request=request)
-        case BlockedAddress() | aiohttp.ClientConnectorError():  # refused, no such name, TLS
-            return httpx.ConnectError(words, request=request)
+        case aiohttp.ClientConnectorError():  # refused, no such name, TLS
+            return httpx.ConnectError(_why_not_connected(error), request=request)
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError() | aiohttp.ClientResponseError():
             return httpx.RemoteProtocolError(words, request=request)
         case aiohttp.ClientOSError() | OSError():
@@ -140,3 +169,17 @@ def _translated(error: Exception, request: httpx.Request) -> httpx.HTTPError | h
             return httpx.LocalProtocolError(words, request=request)
         case _:
             return httpx.RemoteProtocolError(words, request=request)
+
+
+def _why_not_connected(error: aiohttp.ClientConnectorError) -> str:
+    """A sentence: aiohttp's own has the address of an object in it, and not the words of a BlockedAddress."""
+    cause = error.certificate_error if isinstance(error, aiohttp.ClientConnectorCertificateError) else error.os_error
+    if isinstance(cause, BlockedAddress):
+        return str(cause)
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        reason = f"its certificate cannot be trusted: {cause.verify_message}"
+    elif isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and (cause.errno or 0) > 0:
+        reason = os.strerror(cause.errno)  # asyncio's own text would name the address once more
+    else:
+        reason = getattr(cause, "strerror", None) or str(cause)
+    return f"no connection to {error.host}:{error.port}: {reason}"

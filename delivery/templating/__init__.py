@@ -5,8 +5,21 @@ queue; time, where a template needs it, is part of the data.
 """
 
 from delivery.templating.content import CompiledContent, Rendered, compile_content
-from delivery.templating.limits import Limits
+from delivery.templating.limits import Budget, Limits
 from delivery.templating.plaintext import html_to_text_template
 from delivery.templating.problem import TemplateProblem
+from delivery.templating.record import CompiledRecord, compile_record
+from delivery.templating.retyping import Omitted
 
-__all__ = ["CompiledContent", "Limits", "Rendered", "TemplateProblem", "compile_content", "html_to_text_template"]
+__all__ = [
+    "Budget",
+    "CompiledContent",
+    "CompiledRecord",
+    "Limits",
+    "Omitted",
+    "Rendered",
+    "TemplateProblem",
+    "compile_content",
+    "compile_record",
+    "html_to_text_template",
+]

@@ -12,8 +12,8 @@ def describe_part(part: str) -> str:
 class TemplateProblem(Exception):
     """A template cannot be compiled or rendered.
 
-    `part` is "subject", "text", "html" or "header X-Foo"; `line` counts from 1 in that part's source; `message` is a
-    sentence for the operator that says what is wrong, where, and what to do.
+    `part` is "subject", "text", "html" or "header X-Foo", in a record "field a.b"; `line` counts from 1 in that part's
+    source; `message` is a sentence for the operator that says what is wrong, where, and what to do.
     """
 
     def __init__(self, part: str, line: int, message: str) -> None:

@@ -11,7 +11,8 @@ Three doors lead everything past the budget, which travels on the context of the
 Environments hold no state of a rendering, so any number of threads may use one.
 """
 
-from types import BuiltinMethodType, MethodType
+from collections.abc import Callable, Mapping
+from types import BuiltinMethodType, MappingProxyType, MethodType
 from typing import Any
 
 from jinja2 import StrictUndefined, nodes
@@ -81,17 +82,27 @@ _RECURSIVE = (Macro, LoopContext, BlockReference)
 
 
 class BoundedEnvironment(ImmutableSandboxedEnvironment):
-    """An environment whose templates can reach only their data, and only as far as their budget goes."""
+    """An environment whose templates can reach only their data, and only as far as their budget goes. `offered` are the
+    filters that a template may write."""
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
     context_class = BoundedContext
 
-    def __init__(self, *, autoescape: bool) -> None:
+    def __init__(
+        self,
+        *,
+        autoescape: bool,
+        filters: Mapping[str, Callable[..., Any]] = MappingProxyType({}),
+        finalize: Callable[..., Any] = written,
+    ) -> None:
+        """`filters` are offered beside the usual ones, and in their place. `finalize` is what `{{ value }}` writes; it
+        must pay as `written` does."""
         super().__init__(
-            autoescape=autoescape, undefined=StrictName, finalize=written, keep_trailing_newline=True, cache_size=0
+            autoescape=autoescape, undefined=StrictName, finalize=finalize, keep_trailing_newline=True, cache_size=0
         )
         self.globals = dict(_GLOBALS)
-        self.filters = FILTERS | INTERNAL_FILTERS
+        self.offered = FILTERS | dict(filters)
+        self.filters = self.offered | INTERNAL_FILTERS
         self.tests = dict(TESTS)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
