@@ -5,13 +5,16 @@ on the Envelope; everything the queue needs to go on is on the Outcome.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from types import MappingProxyType
+from typing import NamedTuple
+
+NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Mailbox:
+class Mailbox(NamedTuple):
     """An address with an optional display name. The address is normalised (see `delivery.addresses`)."""
 
     address: str
@@ -48,9 +51,9 @@ class Frame:
     attachments: tuple[Attachment, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """One rendered mail for one recipient. Immutable: every attempt, by whatever engine, hands over these very words.
+    (A tuple: one is made for each mail.)
 
     `key` is the idempotency key, for providers that honour one; `message_id` (without angle brackets) is derived from
     it. Both stay the same however often the envelope is tried. `text` is never empty unless `html` is the only part;
@@ -67,7 +70,11 @@ class Envelope:
     html: str
     date: datetime
     headers: tuple[tuple[str, str], ...] = ()
-    data: Mapping[str, object] = field(default_factory=dict, repr=False)
+    data: Mapping[str, object] = NOTHING
+
+    def __repr__(self) -> str:
+        """What a log may say of it: nothing about its recipient."""
+        return f"Envelope({self.key!r})"
 
 
 class Kind(StrEnum):

@@ -214,10 +214,12 @@ class Vendor:
 
     def _answer(self, key: str, now: int) -> tuple[Outcome, bool]:
         script, at = self.script, now - self.began
-        if script.down and any(span.holds(at) for span in script.down):
-            return DOWN, False
-        if script.locked and any(span.holds(at) for span in script.locked):
-            return LOCKED, False
+        for span in script.down:
+            if span.begin <= at < span.end:
+                return DOWN, False
+        for span in script.locked:
+            if span.begin <= at < span.end:
+                return LOCKED, False
         if script.rate is not None:
             grant = draw(script.rate, self._bucket, now, 1)
             if not grant.tokens:

@@ -95,12 +95,18 @@ class Grant(NamedTuple):
 
 def draw(rate: Rate, state: int, now: int, wanted: int) -> Grant:
     """Up to `wanted` tokens at `now`. `state` is the theoretical arrival time of the bucket, 0 for a fresh one."""
-    start = max(state, now)
-    room = now + rate.burst * rate.interval - start
-    tokens = max(0, min(wanted, room // rate.interval))
-    following = start + tokens * rate.interval + rate.toll if tokens else state
-    wait = max(0, max(following, now) + rate.interval - rate.burst * rate.interval - now)
-    return Grant(tokens, following, wait)
+    interval = rate.interval
+    span = rate.burst * interval
+    start = state if state > now else now
+    tokens = (now + span - start) // interval
+    if tokens > wanted:
+        tokens = wanted
+    if tokens <= 0:
+        tokens, following = 0, state
+    else:
+        following = start + tokens * interval + rate.toll
+    wait = (following if following > now else now) + interval - span - now
+    return Grant(tokens, following, wait if wait > 0 else 0)
 
 
 def given_back(rate: Rate, state: int, left: int, tokens: int) -> int:

@@ -117,20 +117,18 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def call_later(
         self, delay: float, callback: Callable, *args: Any, context: contextvars.Context | None = None
     ) -> Handle:
-        # Time goes on by a nanosecond at least, or a wait for what a float cannot say any more would never end.
-        wait = max(_nanoseconds(delay), 1) if delay > 0 else 0
-        return self._at(self.now_ns + wait, callback, args, context)
-
-    def call_at(
-        self, when: float, callback: Callable, *args: Any, context: contextvars.Context | None = None
-    ) -> Handle:
-        return self._at(_nanoseconds(when), callback, args, context)
-
-    def _at(self, at: int, callback: Callable, args: tuple, context: contextvars.Context | None) -> Handle:
+        # Rounded up, so that nobody wakes before what he waits for; and by a nanosecond at least, or a wait for what a
+        # float cannot say any more would never end.
+        at = self.now_ns + (int(delay * SECOND + 0.99) or 1) if delay > 0 else self.now_ns
         handle = Handle(callback, args, context, at)
         self._count += 1
         heappush(self._timers, (at, self._count, handle))
         return handle
+
+    def call_at(
+        self, when: float, callback: Callable, *args: Any, context: contextvars.Context | None = None
+    ) -> Handle:
+        return self.call_later(when - self.time(), callback, *args, context=context)
 
     def create_future(self) -> asyncio.Future:
         return asyncio.Future(loop=self)
@@ -158,11 +156,6 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         """A task that failed unseen, or was dropped: nothing in a simulation may go unseen."""
         about = context.get("task") or context.get("future") or ""
         raise RuntimeError(f"{context.get('message')} {about}".strip()) from context.get("exception")
-
-
-def _nanoseconds(seconds: float) -> int:
-    """Rounded up, so that nobody wakes before what he waits for; what a float cannot say exactly is forgiven."""
-    return max(0, -int(-(seconds * SECOND - 0.01) // 1))
 
 
 class VirtualClock:

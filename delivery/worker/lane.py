@@ -20,6 +20,7 @@ from delivery.queue.outcomes import Mark
 from delivery.queue.work import Composer
 from delivery.worker.bell import Bell
 from delivery.worker.ledger import Ledger
+from delivery.worker.outbox import Outbox
 from delivery.worker.tokens import FOREVER, SPENT, Token, Tokens
 
 # How many are composed and marked in one go, at least.
@@ -82,7 +83,7 @@ class Lane:
         self._clock = clock
         self._stop = stop
         self._items: deque[Item] = deque()
-        self._outbox: asyncio.Queue[Item] = asyncio.Queue()
+        self._outbox: Outbox[Item] = Outbox()
         self._collecting = asyncio.Lock()
         self._marked = 0  # marked and not yet answered
         self._marking: set[asyncio.Task[None]] = set()
@@ -166,8 +167,11 @@ class Lane:
         # Not awaited: while the database writes this mark, the next block is composed.
         task = asyncio.get_running_loop().create_task(self._mark(block, token))
         self._marking.add(task)
-        task.add_done_callback(self._marking.discard)
-        task.add_done_callback(self._owner.task_ended)
+        task.add_done_callback(self._marked_block)
+
+    def _marked_block(self, task: asyncio.Task[None]) -> None:
+        self._marking.discard(task)
+        self._owner.task_ended(task)
 
     async def _mark(self, block: list[Item], token: Token) -> None:
         allowed = await self._ledger.mark([Mark(i.leased.id, self._id, i.leased.attempts + 1) for i in block])
@@ -177,10 +181,10 @@ class Lane:
             self._tokens.give_back(len(refused), token)
             await self._owner.refuse(refused)
             self._news.set()
+            block = [item for item in block if item.leased.id in allowed]
         for item in block:
-            if item.leased.id in allowed:
-                item.token = token
-                self._outbox.put_nowait(item)
+            item.token = token
+            self._outbox.put(item)
 
     async def _composed(self, items: list[Item]) -> list[Item]:
         composed = []
@@ -227,7 +231,7 @@ class Lane:
             begun = self._clock.monotonic()
             while len(items) < self.engine.batch_size:
                 if not self._outbox.empty():
-                    items.append(self._outbox.get_nowait())
+                    items.append(self._outbox.take())
                 elif self._marking and not self._stop.is_set() and self._clock.monotonic() - begun < LINGER:
                     await asyncio.sleep(LINGER / 10)
                 else:

@@ -118,7 +118,7 @@ class Tokens:
 
     def _gap(self) -> int:
         """How long tokens may gather without the bucket running over."""
-        return min(GATHER, *(rate.interval * rate.burst // 2 for rate in self._guarded.values()))
+        return min(GATHER, *(rate.interval * rate.burst * 3 // 4 for rate in self._guarded.values()))
 
 
 async def _nap(nanoseconds: int, stop: Bell) -> None:

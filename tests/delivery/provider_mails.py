@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import httpx
@@ -52,7 +51,7 @@ def envelope(number: int = 1, **changes: object) -> Envelope:
         date=DATE,
         headers=UNSUBSCRIBE,
     )
-    return replace(mail, **changes)
+    return mail._replace(**changes)
 
 
 FRAME = frame(headers=(("X-Campaign", "spring"),))

@@ -468,7 +468,7 @@ def test_a_header_is_folded_only_at_spaces_and_encoded_no_more_than_it_must():
 def test_the_same_envelope_gives_the_same_octets_on_every_attempt():
     frame = replace(FRAME, attachments=(LOGO, TERMS))
     envelope = an_envelope(frame=frame, html="<p>Hello")
-    after_a_restart = replace(envelope, frame=replace(frame))
+    after_a_restart = envelope._replace(frame=replace(frame))
 
     assert build(after_a_restart) == build(envelope)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from delivery.core.breaker import BreakerPolicy
 from delivery.core.dispatch import UncertainPolicy
 from delivery.core.envelope import Kind
 from delivery.core.failover import Strategy
@@ -145,7 +146,9 @@ def _policies(rng):
 
     special = {trouble: rule() for trouble in Trouble if rng.random() < 0.3}
     max_age = timedelta(seconds=rng.choice([20, 3600]))
-    return Policies(rng.choice(list(Strategy)), RetryPolicy(rule(), max_age, special))
+    cool_off = timedelta(seconds=rng.choice([1, 5, 15]))
+    breaker = BreakerPolicy(rng.choice([1, 3, 5]), cool_off, timedelta(seconds=30))
+    return Policies(rng.choice(list(Strategy)), RetryPolicy(rule(), max_age, special), breaker)
 
 
 def _deeds(rng):
