@@ -8,7 +8,8 @@ from django.urls import reverse
 from campaigns.admin.accounting import Accounting, accounting_of
 from campaigns.admin.runs import STATE_COLOURS
 from campaigns.models import Audience, Run, Template, Workflow
-from delivery.admin.engines import CIRCUIT_COLOURS, CIRCUIT_WORDS, state_of
+from delivery.admin.conditions import NOT_KNOWN, look_at
+from delivery.admin.engine_words import CIRCUIT_COLOURS, CIRCUIT_WORDS, pace
 from delivery.models import Engine, Pool
 
 LATEST_RUNS = 8
@@ -54,7 +55,9 @@ def dashboard(request: HttpRequest, context: dict[str, object]) -> dict[str, obj
     if may_view("campaigns.view_run"):
         context["runs"] = [_run_line(run) for run in Run.objects.select_related("workflow", "batch")[:LATEST_RUNS]]
     if may_view("delivery.view_engine"):
-        context["engines"] = [_engine_line(engine) for engine in Engine.objects.select_related("state")]
+        engines = list(Engine.objects.all())
+        context["engines_away"] = look_at(engines)
+        context["engines"] = [_engine_line(engine) for engine in engines]
     return context
 
 
@@ -83,7 +86,9 @@ def _run_line(run: Run) -> RunLine:
 
 
 def _engine_line(engine: Engine) -> EngineLine:
-    state = state_of(engine)
-    circuit = CIRCUIT_WORDS[state.circuit]
     url = reverse("admin:delivery_engine_change", args=[engine.pk])
-    return EngineLine(engine, url, circuit, CIRCUIT_COLOURS[circuit], f"{state.pace:.0%}", state.last_error)
+    condition = engine.condition
+    if condition is None:
+        return EngineLine(engine, url, NOT_KNOWN, "default", NOT_KNOWN, "")
+    circuit = CIRCUIT_WORDS[condition.breaker.state]
+    return EngineLine(engine, url, circuit, CIRCUIT_COLOURS[circuit], pace(condition), condition.last_error)

@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 from django import forms
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse
 from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminTextInputWidget
 
 from campaigns.exceptions import CampaignError
+from delivery.admin.redirects import go_to
 from delivery.exceptions import DeliveryError
 
 MOST_TEST_RECIPIENTS = 1000
@@ -51,11 +52,3 @@ def done(request: HttpRequest, deed: Callable[[], str | None], success: str, url
     else:
         messages.success(request, success)
     return go_to(request, url)
-
-
-def go_to(request: HttpRequest, url: str) -> HttpResponse:
-    """Leads the browser on. htmx, which sends the dialog's form, follows a 302 by itself and would put the whole page
-    into the dialog."""
-    if request.headers.get("HX-Request"):
-        return HttpResponse(headers={"HX-Redirect": url})
-    return HttpResponseRedirect(url)

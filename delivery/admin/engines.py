@@ -1,57 +1,76 @@
 """Engines: their settings, in the words of their kind, and what the workers know of them at this moment."""
 
-from django.contrib import admin
-from django.db.models import QuerySet
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.utils import flatten_fieldsets, unquote
 from django.forms import ModelForm
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.timezone import now
 from unfold.admin import ModelAdmin, TabularInline
-from unfold.decorators import display
+from unfold.decorators import action, display
 
-from delivery.admin.engine_form import engine_form, option_fields, secret_fields
-from delivery.admin.instants import shown_instant
+from delivery.admin import engine_words as words
+from delivery.admin.conditions import AWAY, LISTED, ON_ITS_PAGE, ShowsConditions, state_fields
+from delivery.admin.engine_form import SAVE_ANYWAY, EngineForm, engine_form, option_fields, secret_fields
+from delivery.admin.redirects import go_to
+from delivery.checking import PATIENCE, check
 from delivery.engines import KINDS, EngineKind
-from delivery.models import Engine, EngineLimit, EngineState
+from delivery.engines.base import Finding
+from delivery.models import Engine, EngineLimit
 
-CIRCUIT_COLOURS = {"closed": "success", "half-open": "warning", "open": "danger"}
-CIRCUIT_WORDS = {"closed": "closed", "half_open": "half-open", "open": "open"}
+KEPT_ENCRYPTED = "Kept encrypted, and never shown again."
+ABOUT_THE_CIRCUIT = (
+    "An engine that is down or refuses the login fails one mail after the other. Then its circuit opens: nothing goes "
+    "through it, and other engines of its pools take over. A recipient's fault never counts here."
+)
+ABOUT_THE_WARMUP = (
+    "Receivers distrust a sender that begins with much. A warm-up allows few mails in 24 hours on the first day and "
+    "more on each day after it, beside the limits below. Empty: there is none."
+)
+ABOUT_THE_STATE = "What the workers know of it at this moment."
+
+
+class LimitForm(forms.ModelForm):
+    """Says what the columns of a limit are."""
+
+    class Meta:
+        labels = {"quantity": "At most", "counts": "Of", "period": "In each", "burst": "At once"}
+        help_texts = {"quantity": "What may pass in each period, as a steady flow."}
 
 
 class LimitInline(TabularInline):
     model = EngineLimit
+    form = LimitForm
     verbose_name = "limit"
     verbose_name_plural = "limits"
-    fields = ("quantity", "period", "burst")
+    fields = ("quantity", "counts", "period", "burst", "meaning")
+    readonly_fields = ("meaning",)
     extra = 0
     hide_title = True
 
+    @display(description="Comes to", empty_value="shown when saved")
+    def meaning(self, limit: EngineLimit) -> str | None:
+        return words.limit_means(limit) or None
+
 
 @admin.register(Engine)
-class EngineAdmin(ModelAdmin):
+class EngineAdmin(ShowsConditions, ModelAdmin):
     """An engine's kind is chosen first, on a page of its own, and stays."""
 
-    list_display = ("name", "kind_label", "circuit", "pace", "paused_until", "enabled")
+    list_display = ("name", "kind_label", *LISTED, "enabled")
     list_filter = ("enabled",)
     search_fields = ("name", "slug")
     prepopulated_fields = {"slug": ("name",)}
-    readonly_fields = (
-        "kind_label",
-        "plain_options",
-        "circuit",
-        "faults",
-        "probe_at",
-        "pace",
-        "paused_until",
-        "last_error",
-        "last_error_at",
-    )
+    readonly_fields = ("kind_label", "plain_options", "warmup_now", *ON_ITS_PAGE, *AWAY)
     empty_hint = (
         "An engine is one way out, such as an SMTP server. Begin with the sandbox: it keeps every mail and sends none."
     )
     inlines = (LimitInline,)
+    actions_detail = ("check_connection",)
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet:
-        return super().get_queryset(request).select_related("state")
+    # ---- the kind ----
 
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: dict | None = None) -> HttpResponse:
         if _kind(request, None) is None and self.has_add_permission(request):
@@ -59,42 +78,112 @@ class EngineAdmin(ModelAdmin):
         return super().add_view(request, form_url, extra_context)
 
     def _choose_kind(self, request: HttpRequest) -> HttpResponse:
-        links = []
+        offered = []
         for kind in KINDS.values():
             query = request.GET.copy()
             query["kind"] = kind.slug
-            links.append((f"?{query.urlencode()}", kind.label))
+            offered.append((f"?{query.urlencode()}", kind))
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
             "title": "Add engine: which kind?",
-            "kinds": links,
+            "kinds": offered,
             "is_popup": "_popup" in request.GET,
         }
         return TemplateResponse(request, "admin/delivery/engine/choose_kind.html", context)
+
+    # ---- the form ----
 
     def get_form(
         self, request: HttpRequest, obj: Engine | None = None, change: bool = False, **kwargs: object
     ) -> type[ModelForm]:
         if (kind := _kind(request, obj)) is not None:
-            kwargs["form"] = engine_form(kind)
+            kwargs["form"] = engine_form(kind, _findings(request))
         return super().get_form(request, obj, change, **kwargs)
 
     def get_fieldsets(self, request: HttpRequest, obj: Engine | None = None) -> list:
         kind = _kind(request, obj)
-        may_edit = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
+        may_edit = self._may_edit(request, obj)
         settings = option_fields(kind) if kind and may_edit else ["plain_options"]
         secrets = secret_fields(kind) if kind and may_edit else []
         sets = [(None, {"fields": ["name", "slug", "kind_label", "enabled"]})]
+        if any(finding.certain for finding in _findings(request)):
+            sets.insert(0, (None, {"fields": [SAVE_ANYWAY]}))
+        if obj:
+            sets.append(("State", {"fields": state_fields(obj), "description": ABOUT_THE_STATE}))
         if settings:
             sets.append(("Settings", {"fields": settings}))
         if secrets:
-            sets.append(("Credentials", {"fields": secrets, "description": "Kept encrypted, and never shown again."}))
+            sets.append(("Credentials", {"fields": secrets, "description": KEPT_ENCRYPTED}))
         sets.append(("Who may send through it", {"fields": ["sender_domains"]}))
+        circuit = ["fault_threshold", "cool_off_seconds"]
+        sets.append(("Circuit breaker", {"fields": circuit, "description": ABOUT_THE_CIRCUIT}))
+        warmup = ["warmup_from", "warmup_caps", "warmup_growth", "warmup_target"]
         if obj:
-            state = ["circuit", "faults", "probe_at", "pace", "paused_until", "last_error", "last_error_at"]
-            sets.append(("State", {"fields": state}))
+            warmup.insert(0, "warmup_now")
+        sets.append(("Warm-up", {"fields": warmup, "description": ABOUT_THE_WARMUP}))
         return sets
+
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: dict | None = None
+    ) -> HttpResponse:
+        if request.method == "POST":
+            request.findings = self._asked(request, object_id)
+        return super().changeform_view(request, object_id, form_url, extra_context)
+
+    def _asked(self, request: HttpRequest, object_id: str | None) -> list[Finding]:
+        """What the provider says of a valid form, where it was not asked the same before. Found out here because what
+        comes next is one transaction: on SQLite nobody else could write while the provider takes its time."""
+        engine = self.get_object(request, unquote(object_id)) if object_id else None
+        if (object_id and engine is None) or _kind(request, engine) is None or not self._may_edit(request, engine):
+            return []
+        fields = flatten_fieldsets(self.get_fieldsets(request, engine))
+        form_class = self.get_form(request, engine, change=engine is not None, fields=fields)
+        form = form_class(request.POST, request.FILES, instance=engine)
+        return check(form.instance) if form.is_valid() and form.is_new_to_the_provider else []
+
+    def render_change_form(self, request: HttpRequest, context: dict, *args: object, **kwargs: object) -> HttpResponse:
+        form = context["adminform"].form
+        if request.method == "POST" and isinstance(form, EngineForm):
+            form.want_secrets_again()
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def _may_edit(self, request: HttpRequest, engine: Engine | None) -> bool:
+        return self.has_change_permission(request, engine) if engine else self.has_add_permission(request)
+
+    def save_model(self, request: HttpRequest, obj: Engine, form: ModelForm, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        for finding in _findings(request):
+            how = "Saved although the provider objects" if finding.certain else "Saved; the check found"
+            messages.warning(request, f"{how}: {finding.words}")
+
+    # ---- the connection ----
+
+    @action(
+        description="Check connection",
+        icon="network_check",
+        permissions=["change"],
+        url_path="check",
+        dialog={
+            "title": "Check the connection?",
+            "description": "The provider is asked with the stored settings. No mail is sent, nothing is changed. "
+            f"This takes up to {PATIENCE:g} seconds.",
+            "form_class": None,
+            "form_submit_text": "Check",
+        },
+    )
+    def check_connection(self, request: HttpRequest, form: object, object_id: str) -> HttpResponse:
+        engine = self.get_object(request, unquote(object_id))
+        if engine is None:
+            raise Http404
+        findings = check(engine)
+        for finding in findings:
+            messages.add_message(request, messages.ERROR if finding.certain else messages.WARNING, finding.words)
+        if not findings:
+            messages.success(request, "Nothing is wrong with the settings, as far as shows without sending a mail.")
+        return go_to(request, reverse("admin:delivery_engine_change", args=[engine.pk]))
+
+    # ---- what is shown ----
 
     @display(description="Kind")
     def kind_label(self, engine: Engine) -> str:
@@ -104,41 +193,14 @@ class EngineAdmin(ModelAdmin):
     def plain_options(self, engine: Engine) -> str:
         return "\n".join(f"{name}: {value}" for name, value in engine.options.items()) or "none"
 
-    @display(description="Circuit", label=CIRCUIT_COLOURS)
-    def circuit(self, engine: Engine) -> str:
-        return CIRCUIT_WORDS[state_of(engine).circuit]
-
-    @display(description="Faults in a row")
-    def faults(self, engine: Engine) -> int:
-        return state_of(engine).faults
-
-    @display(description="Next probe")
-    def probe_at(self, engine: Engine) -> str:
-        return shown_instant(state_of(engine).probe_at)
-
-    @display(description="Pace")
-    def pace(self, engine: Engine) -> str:
-        return f"{state_of(engine).pace:.0%}"
-
-    @display(description="Paused until")
-    def paused_until(self, engine: Engine) -> str:
-        return shown_instant(state_of(engine).paused_until)
-
-    @display(description="Last error")
-    def last_error(self, engine: Engine) -> str:
-        return state_of(engine).last_error or "none"
-
-    @display(description="Last error at")
-    def last_error_at(self, engine: Engine) -> str:
-        return shown_instant(state_of(engine).last_error_at)
+    @display(description="Now")
+    def warmup_now(self, engine: Engine) -> str:
+        return words.warmup_means(engine.ramp, now())
 
 
-def state_of(engine: Engine) -> EngineState:
-    """What the workers know of an engine; as if nothing had ever happened while they know nothing."""
-    try:
-        return engine.state
-    except EngineState.DoesNotExist:
-        return EngineState(engine=engine)
+def _findings(request: HttpRequest) -> list[Finding]:
+    """What the provider said of the form that this request brought."""
+    return getattr(request, "findings", [])
 
 
 def _kind(request: HttpRequest, engine: Engine | None) -> EngineKind | None:

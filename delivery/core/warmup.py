@@ -34,6 +34,11 @@ class Ramp:
             cap = _grown(self.caps[-1], self.growth, day - len(self.caps) + 1, self.target)
         return None if self.target is not None and cap >= self.target else cap
 
+    @property
+    def ends(self) -> bool:
+        """False for one that never reaches its target: the growth of its last cap is less than one mail a day."""
+        return self.target is None or self.caps[-1] >= self.target or int(self.caps[-1] * self.growth) > self.caps[-1]
+
     def rate_at(self, now: datetime) -> Rate | None:
         """The limit that keeps every 24 hours to the cap; None when the ramp is over."""
         cap = self.cap_at(now)

@@ -122,6 +122,11 @@ class Engine(models.Model):
 
         if bool(self.warmup_from) != bool(self.warmup_caps):
             raise ValidationError("A warm-up needs both its first day and the mails of the first days.")
+        if self.ramp and not self.ramp.ends:
+            raise ValidationError(
+                "This warm-up never reaches its target: with so small a last number the growth is less than one mail a "
+                "day. List more days, or enter a larger growth."
+            )
         problems = problems_of(self)
         if problems:
             raise ValidationError(problems)

@@ -1,15 +1,14 @@
-"""Delivery's admin: secrets go in and never out, long lists stay fast, and what was sent is only looked at."""
+"""Delivery's admin: who may see what, long lists stay fast, and what was sent is only looked at."""
 
 import html
 import re
 from email.message import EmailMessage
 
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.db import connection
 from django.http import HttpResponse
 from django.test import Client
-from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils.timezone import now
 
@@ -20,7 +19,6 @@ from delivery.models import (
     Batch,
     Delivery,
     Engine,
-    EngineState,
     KeptMail,
     Message,
     Pool,
@@ -28,6 +26,8 @@ from delivery.models import (
     Suppression,
 )
 from delivery.secrets import Sealed
+from tests.delivery import admin_pages
+from tests.delivery.admin_pages import queries_of, signed_in, superuser, text_of
 
 MODELS = ("engine", "pool", "delivery", "suppression", "keptmail")
 PASSWORD = "correct-horse-battery"
@@ -36,29 +36,17 @@ DELIVERIES = "/admin/delivery/delivery/"
 
 @pytest.fixture
 def root(db) -> Client:
-    return signed_in(User.objects.create(username="root", is_staff=True, is_superuser=True))
+    return superuser()
 
 
 @pytest.fixture
 def viewer(db) -> Client:
-    user = User.objects.create(username="viewer", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
-    return signed_in(user)
+    return admin_pages.viewer()
 
 
 @pytest.fixture
 def outsider(db) -> Client:
     return signed_in(User.objects.create(username="outsider", is_staff=True))
-
-
-def signed_in(user: User) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
-
-
-def text_of(response: HttpResponse) -> str:
-    return html.unescape(response.content.decode())
 
 
 # ---- who may see what ----
@@ -165,124 +153,6 @@ def test_an_empty_list_says_what_it_is_for(model, root):
     assert "Nothing here yet" in page
 
 
-# ---- engines ----
-
-NO_LIMITS = {"limits-TOTAL_FORMS": 0, "limits-INITIAL_FORMS": 0}
-SETTINGS = {
-    "name": "Relay",
-    "slug": "relay",
-    "enabled": "on",
-    "option_host": "smtp.example.com",
-    "option_port": 587,
-    "option_security": "starttls",
-    "option_username": "mailer",
-    "option_password": "",
-    "option_max_connections": 5,
-    "option_max_messages_per_connection": 100,
-    "option_helo_name": "",
-    **NO_LIMITS,
-}
-
-
-def change(client: Client, engine: Engine, **values: object) -> HttpResponse:
-    return client.post(f"/admin/delivery/engine/{engine.pk}/change/", SETTINGS | values)
-
-
-def test_the_kind_of_a_new_engine_is_chosen_first(root):
-    page = text_of(root.get("/admin/delivery/engine/add/"))
-
-    assert [kind for kind in KINDS if f"?kind={kind}" in page] == list(KINDS)
-
-
-def test_an_added_engine_keeps_its_options_in_the_open_and_its_password_sealed(root):
-    response = root.post("/admin/delivery/engine/add/?kind=smtp", SETTINGS | {"option_password": PASSWORD})
-
-    engine = Engine.objects.get()
-    assert response.status_code == 302
-    assert (engine.kind, engine.options["host"], engine.options["max_connections"]) == ("smtp", "smtp.example.com", 5)
-    assert "password" not in engine.options
-    assert PASSWORD not in engine.secrets.token
-    assert engine.secrets.open() == {"password": PASSWORD}
-
-
-def test_a_password_is_in_no_response_and_in_no_history(one_of_each, root):
-    engine = Engine.objects.get(slug="relay")
-    answers = [
-        root.get(f"/admin/delivery/engine/{engine.pk}/change/"),
-        change(root, engine, option_password="another-password", option_port=99999),  # refused, and shown again
-        change(root, engine, option_password="another-password"),
-        root.get(f"/admin/delivery/engine/{engine.pk}/change/"),
-        root.get(f"/admin/delivery/engine/{engine.pk}/history/"),
-        root.get("/admin/delivery/engine/"),
-        root.get("/admin/"),
-    ]
-
-    assert [answer.status_code for answer in answers] == [200, 200, 302, 200, 200, 200, 200]
-    assert Engine.objects.get(pk=engine.pk).secrets.open() == {"password": "another-password"}
-    for answer in answers:
-        assert PASSWORD not in text_of(answer)
-        assert "another-password" not in text_of(answer)
-        assert engine.secrets.token not in text_of(answer)
-
-
-@pytest.mark.parametrize(
-    ("entered", "stored"),
-    [
-        ({"option_password": ""}, {"password": PASSWORD}),
-        ({"option_password": "new"}, {"password": "new"}),
-        ({"option_password": "", "clear_password": "on", "option_username": ""}, {}),
-        ({"option_password": "new", "clear_password": "on"}, {"password": "new"}),
-    ],
-)
-def test_an_empty_password_keeps_the_stored_one_and_the_box_forgets_it(entered, stored, root, db):
-    engine = smtp_engine()
-
-    response = change(root, engine, **entered)
-
-    assert response.status_code == 302
-    assert Engine.objects.get().secrets.open() == stored
-
-
-def test_settings_that_cannot_work_are_refused_with_the_kinds_own_sentence(root, db):
-    engine = smtp_engine()
-
-    page = text_of(change(root, engine, option_password="", clear_password="on"))
-
-    assert "The password of the user “mailer” is missing." in page
-    assert Engine.objects.get().secrets.open() == {"password": PASSWORD}
-
-
-def test_options_that_the_form_does_not_know_survive_it(root, db):
-    engine = smtp_engine(ca_file="")
-
-    change(root, engine, option_host="other.example.com")
-
-    assert Engine.objects.get().options | {"host": "other.example.com", "ca_file": ""} == Engine.objects.get().options
-
-
-def test_a_password_that_no_key_opens_must_be_entered_again(root, db, settings):
-    engine = smtp_engine()
-    settings.OUTREACH = settings.OUTREACH | {"SECRET_KEYS": ["8Yl2dAA9rGPTOEHcFzq4TnfnKmVcAHlF2BmBkG0s4Yk="]}
-
-    shown = root.get(f"/admin/delivery/engine/{engine.pk}/change/")
-    kept = change(root, engine)
-    entered = change(root, engine, option_password="new")
-
-    assert "cannot be decrypted" in text_of(shown)
-    assert "cannot be decrypted" in text_of(kept)
-    assert entered.status_code == 302
-    assert Engine.objects.get().secrets.open() == {"password": "new"}
-
-
-def test_an_engines_page_shows_what_the_workers_know_of_it(root, db):
-    engine = smtp_engine()
-    EngineState.objects.create(engine=engine, circuit="half_open", pace=0.25, last_error="421 slow down")
-
-    page = text_of(root.get(f"/admin/delivery/engine/{engine.pk}/change/"))
-
-    assert all(words in page for words in ("half-open", "25%", "421 slow down"))
-
-
 # ---- deliveries ----
 
 
@@ -293,12 +163,6 @@ def rows_of(response: HttpResponse) -> list[str]:
 def link(response: HttpResponse, label: str) -> str | None:
     found = re.search(rf'href="([^"]*)">[^<]*{label}', response.content.decode())
     return found and DELIVERIES + html.unescape(found[1])
-
-
-def queries_of(client: Client, url: str) -> list[str]:
-    with CaptureQueriesContext(connection) as captured:
-        assert client.get(url).status_code == 200
-    return [query["sql"] for query in captured.captured_queries]
 
 
 def test_the_list_never_counts_and_asks_as_much_for_three_rows_as_for_three_hundred(root, db):

@@ -32,7 +32,12 @@ def test_a_listed_cap_beyond_the_target_ends_the_ramp():
 
 
 def test_a_ramp_that_cannot_grow_by_a_whole_mail_stays_at_its_cap():
-    assert caps(Ramp(START, (1,), growth=1.4, target=100), 50)[-1] == 1
+    ramp = Ramp(START, (1,), growth=1.4, target=100)
+
+    assert caps(ramp, 50)[-1] == 1
+    assert not ramp.ends
+    assert Ramp(START, (3,), growth=1.4, target=100).ends
+    assert Ramp(START, (1,)).ends
 
 
 def test_a_day_ends_at_its_last_instant_and_before_the_first_the_first_holds():

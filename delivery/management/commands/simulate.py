@@ -1,12 +1,14 @@
 """`manage.py simulate`: the worker's own policies and dispatch in virtual time, over scripted vendors."""
 
 import json
+import os
 import time
 from pathlib import Path
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from delivery.core.breaker import BreakerPolicy
 from delivery.core.dispatch import UncertainPolicy
@@ -43,9 +45,11 @@ class Command(BaseCommand):
             "--vendor",
             action="append",
             metavar="SCRIPT",
-            help=f"A vendor, in order of preference; may come several times. Like {EXAMPLE}. Settings: rate, burst, "
-            "latency, spread, errors, rejects, slow, drops, down, locked, batch, concurrency, weight, keys. Without "
-            f"any, two are made up: {' and '.join(VENDORS)}.",
+            help=_literally(
+                f"A vendor, in order of preference; may come several times. Like {EXAMPLE}. Settings: rate, burst, "
+                "latency, spread, errors, rejects, slow, drops, down, locked, batch, concurrency, weight, keys. "
+                f"Without any, two are made up: {' and '.join(VENDORS)}."
+            ),
         )
         add(
             "--middlewares",
@@ -54,7 +58,12 @@ class Command(BaseCommand):
             help=f"Which policies are on, of {', '.join(MIDDLEWARES)}, parted by commas, or none. Default: all.",
         )
         add("--retries", type=int, default=4, metavar="N", help="Tries after the first one (default 4).")
-        add("--strategy", choices=[s.value for s in Strategy], default=Strategy.PRIORITY.value)
+        add(
+            "--strategy",
+            choices=[s.value for s in Strategy],
+            default=Strategy.PRIORITY.value,
+            help="How one of several able vendors is chosen (default priority).",
+        )
         add(
             "--uncertain",
             choices=[p.value for p in UncertainPolicy],
@@ -71,14 +80,14 @@ class Command(BaseCommand):
         plot = _plot_file(options["plot"])
         result = self._simulate(scenario, quiet=options["json"])
         if plot:
-            plot.write_text(report.picture(result, as_html=plot.suffix == ".html"))
+            _write(plot, report.picture(result, as_html=plot.suffix == ".html"))
         if options["json"]:
             self.stdout.write(json.dumps(report.as_json(result)))
         else:
             console = Console(file=self.stdout._out, width=WIDTH, highlight=False)
             console.print(report.summary(result))
             if plot:
-                console.print(f"Plot: {plot}", soft_wrap=True)
+                console.print(Text(f"Plot: {plot}"), soft_wrap=True)
         if not result.reconciles:
             raise SystemExit(1)
 
@@ -98,19 +107,27 @@ class Command(BaseCommand):
             return simulate(scenario, watch)
 
 
+def _literally(text: str) -> str:
+    """As argparse will show it: it puts values in place of what follows a percent sign."""
+    return text.replace("%", "%%")
+
+
 def _scenario(options: dict[str, object]) -> Scenario:
     for name, most in (("deliveries", MOST), ("workers", 64)):
         if not 1 <= options[name] <= most:
             raise _usage(f"--{name} must be between 1 and {most:,}, not {options[name]}.")
     if not 0 <= options["retries"] <= 100:
         raise _usage(f"--retries must be between 0 and 100, not {options['retries']}.")
+    seed = str(options["seed"])
+    if not seed.isprintable():
+        raise _usage(f"--seed must be printable text, not {seed!a}.")
     return Scenario(
         deliveries=options["deliveries"],
         vendors=_vendors(options["vendor"] or VENDORS),
         policies=_policies(_middlewares(options["middlewares"]), options["retries"], Strategy(options["strategy"])),
         uncertain=UncertainPolicy(options["uncertain"]),
         workers=options["workers"],
-        seed=options["seed"],
+        seed=seed,
     )
 
 
@@ -121,7 +138,7 @@ def _vendors(texts: list[str] | tuple[str, ...]) -> tuple[VendorScript, ...]:
         raise _usage(f"--vendor: {problem}") from problem
     names = [script.name for script in scripts]
     if twice := {name for name in names if names.count(name) > 1}:
-        raise _usage(f"--vendor: the name {min(twice)} comes twice.")
+        raise _usage(f"--vendor: the name {min(twice)} comes twice; give each vendor its own.")
     return scripts
 
 
@@ -149,8 +166,19 @@ def _plot_file(name: str | None) -> Path | None:
     if path.suffix not in (".svg", ".html"):
         raise _usage(f"--plot: {name} must end in .svg or .html.")
     if not path.parent.is_dir():
-        raise _usage(f"--plot: there is no directory {path.parent}.")
+        raise _usage(f"--plot: there is no directory {path.parent}; make it, or name another file.")
+    if path.is_dir():
+        raise _usage(f"--plot: {name} is a directory; name a file.")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise _usage(f"--plot: {name} cannot be written; name another file.")
     return path
+
+
+def _write(path: Path, picture: str) -> None:
+    try:
+        path.write_text(picture, encoding="utf-8")
+    except OSError as error:
+        raise _usage(f"--plot: {path} could not be written: {error.strerror}. Name another file.") from error
 
 
 def _usage(message: str) -> CommandError:
