@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from html import escape
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
+NAME = 24  # characters of a name, before a line of blocks
 COLOURS = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
 
 WIDTH, HEIGHT = 900, 420
-LEFT, RIGHT, TOP, BOTTOM = 70, 20, 50, 45
+LEFT, RIGHT, TOP, BOTTOM = 70, 20, 40, 45
+LINE = 18  # of the legend
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +42,26 @@ def sliced(per_second: Mapping[str, Mapping[int, int]], seconds: float, slices: 
 def lines(series: Sequence[Series], length: float) -> list[str]:
     """One line of blocks for each vendor, all on one scale, and a line with the time below."""
     most = max((value for each in series for value in each.values), default=0) or 1
-    width = max(len(each.name) for each in series)
-    drawn = [
-        f"{each.name:<{width}} {''.join(_block(value / most) for value in each.values)} up to {max(each.values):,.0f}/s"
-        for each in series
-    ]
+    names = [each.name if len(each.name) <= NAME else each.name[: NAME - 1] + "…" for each in series]
+    width = max(map(len, names))
+    drawn = []
+    for name, each in zip(names, series, strict=True):
+        blocks = "".join(_block(value / most) for value in each.values)
+        drawn.append(f"{name:<{width}} {blocks} up to {shown_rate(max(each.values))}")
     slices = len(series[0].values)
     end = shown_time(slices * length)
-    return [*drawn, f"{'':<{width}} 0{end:>{max(1, slices - 1)}}"]
+    return [*drawn, f"{'':<{width}} 0{end:>{max(len(end) + 1, slices - 1)}}"]
 
 
 def _block(share: float) -> str:
     """What is more than nothing is seen."""
     step = round(share * (len(BLOCKS) - 1))
     return BLOCKS[max(step, 1) if share > 0 else 0]
+
+
+def shown_rate(rate: float) -> str:
+    """`1,250/s`, `3.8/s`, `0.25/s`: what is more than nothing does not look like nothing."""
+    return f"{rate:,.0f}/s" if rate == 0 or rate >= 9.5 else f"{rate:.2g}/s"
 
 
 def shown_time(seconds: float) -> str:
@@ -71,21 +79,32 @@ def svg(series: Sequence[Series], length: float, title: str) -> str:
     """A line for each vendor over time, with axes and a legend, complete in itself."""
     most = max((value for each in series for value in each.values), default=0) or 1
     slices = len(series[0].values)
+    legend, height = _legend(series)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif"'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif"'
         ' font-size="12" role="img">',
         f"<title>{escape(title)}</title>",
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
+        f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
         f'<text x="{LEFT}" y="20" font-size="14" fill="#111827">{escape(title)}</text>',
         *_grid(most, slices * length),
     ]
     for number, each in enumerate(series):
         colour = COLOURS[number % len(COLOURS)]
         parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.5" points="{_points(each, most)}"/>')
-        x = LEFT + 150 * number
-        parts.append(f'<rect x="{x}" y="30" width="12" height="4" fill="{colour}"/>')
-        parts.append(f'<text x="{x + 18}" y="36" fill="#374151">{escape(each.name)}</text>')
-    return "\n".join([*parts, "</svg>", ""])
+    return "\n".join([*parts, *legend, "</svg>", ""])
+
+
+def _legend(series: Sequence[Series]) -> tuple[list[str], int]:
+    """The names below the picture, as many in a line as there is room for; and the height of all."""
+    column = 40 + 8 * max(len(each.name) for each in series)
+    in_line = max(1, (WIDTH - LEFT - RIGHT) // column)
+    parts = []
+    for number, each in enumerate(series):
+        x, y = LEFT + column * (number % in_line), HEIGHT + LINE * (number // in_line)
+        colour = COLOURS[number % len(COLOURS)]
+        parts.append(f'<rect x="{x}" y="{y - 6}" width="12" height="4" fill="{colour}"/>')
+        parts.append(f'<text x="{x + 18}" y="{y}" fill="#374151">{escape(each.name)}</text>')
+    return parts, HEIGHT + LINE * -(-len(series) // in_line)
 
 
 def html(picture: str, title: str) -> str:
@@ -97,11 +116,10 @@ def html(picture: str, title: str) -> str:
 def _grid(most: float, seconds: float) -> list[str]:
     parts = []
     for step in range(5):
-        y = _y(most * step / 4, most)
+        rate = most * step / 4
+        y = _y(rate, most)
         parts.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="#e5e7eb"/>')
-        parts.append(
-            f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end" fill="#6b7280">{most * step / 4:,.0f}/s</text>'
-        )
+        parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end" fill="#6b7280">{shown_rate(rate)}</text>')
         x = LEFT + (WIDTH - LEFT - RIGHT) * step / 4
         parts.append(
             f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle" fill="#6b7280">'

@@ -579,4 +579,4 @@ def test_a_warm_up_that_would_never_end_is_refused():
     )
 
     with pytest.raises(ValidationError, match="never reaches its target"):
-        engine.full_clean()
+        engine.clean()

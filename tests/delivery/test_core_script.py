@@ -175,11 +175,10 @@ SCRIPTS = st.builds("alpha:{}".format, st.lists(SETTINGS, max_size=4).map(",".jo
 @example("a:rate=" + "9" * 5_000 + "/s")
 @example("a:down=" + "9" * 400 + "s-1s")
 @example("a:latency=999999999999d")
-def test_any_text_reads_as_a_vendor_that_answers_or_is_a_problem_with_words(text):
+def test_any_text_reads_as_a_vendor_that_answers_or_is_a_problem(text):
     try:
         script = VendorScript.read(text)
-    except ScriptProblem as problem:
-        assert str(problem).endswith(".")
+    except ScriptProblem:
         return
     alpha = Vendor(script, random.Random(1))
 
