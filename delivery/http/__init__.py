@@ -6,6 +6,5 @@ client     the shared client, and one exchange  reach      a connection on which
 
 from delivery.http.client import Call, Client, Unreachable
 from delivery.http.networks import BlockedAddress, problem_with_url
-from delivery.http.reach import reach
 
-__all__ = ["BlockedAddress", "Call", "Client", "Unreachable", "problem_with_url", "reach"]
+__all__ = ["BlockedAddress", "Call", "Client", "Unreachable", "problem_with_url"]

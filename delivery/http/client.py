@@ -18,7 +18,6 @@ import httpx
 from delivery.conf import conf
 from delivery.core.answer import Answer
 from delivery.http.networks import BlockedAddress
-from delivery.http.transport import AiohttpTransport
 
 CONNECT = 10.0  # seconds
 
@@ -121,14 +120,17 @@ def _is_blocked(error: BaseException | None) -> bool:
 
 @dataclass(slots=True)
 class _Lent:
-    transport: AiohttpTransport
+    transport: httpx.AsyncBaseTransport
     borrowers: int = 0
 
 
 _lent: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lent] = WeakKeyDictionary()
 
 
-def _borrow() -> AiohttpTransport:
+def _borrow() -> httpx.AsyncBaseTransport:
+    # aiohttp takes a third of a second and 20 MB: a process that makes no call does without.
+    from delivery.http.transport import AiohttpTransport
+
     loop = asyncio.get_running_loop()
     if loop not in _lent:
         _lent[loop] = _Lent(AiohttpTransport(conf().allowed_networks))

@@ -14,7 +14,7 @@ from delivery.engines.http_api.api import HttpApi
 from delivery.engines.http_api.authentication import Proof
 from delivery.engines.http_api.oauth import Grant, TokenClient
 from delivery.engines.provider import CHECK_PATIENCE, ProviderEngine
-from delivery.http import Client, Unreachable, reach
+from delivery.http import Client, Unreachable
 
 
 class HttpApiEngine(ProviderEngine):
@@ -45,6 +45,8 @@ class HttpApiEngine(ProviderEngine):
 
     async def check(self, domains: frozenset[str] = frozenset()) -> list[Finding]:
         """What is wrong as far as it can be found without a mail; [] when the API is reached and the token is there."""
+        from delivery.http.reach import reach  # brings aiohttp, see delivery.http.client
+
         host = httpx.URL(self._origin).host
         try:
             await reach(self._origin, CHECK_PATIENCE, conf().allowed_networks)
