@@ -76,6 +76,18 @@ class VirtualLoop(asyncio.AbstractEventLoop):
             asyncio._set_running_loop(None)
         return task.result()
 
+    def abandon(self) -> None:
+        """Cancels everything that runs here and lets it come to its end, unheard; then closes."""
+        self.before_each, self._closed = None, True
+        self.run_until_complete(self._end_all())
+        self.close()
+
+    async def _end_all(self) -> None:
+        while tasks := asyncio.all_tasks(self) - {asyncio.current_task()}:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=60)
+
     def _run_while_pending(self, task: asyncio.Task) -> None:
         ready = self._ready
         while not task.done():
@@ -153,7 +165,10 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self._timers.clear()
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """A task that failed unseen, or was dropped: nothing in a simulation may go unseen."""
+        """A task that failed unseen, or was dropped: nothing in a simulation may go unseen. What is dropped together
+        with the loop had no end to come to."""
+        if self._closed:
+            return
         about = context.get("task") or context.get("future") or ""
         raise RuntimeError(f"{context.get('message')} {about}".strip()) from context.get("exception")
 

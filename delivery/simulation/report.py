@@ -49,7 +49,7 @@ def summary(result: Result) -> Group:
 
 def _finish(result: Result) -> str:
     """How long it took, and how much of that the last few took, which were tried again and again."""
-    half, most = (plot.shown_time(result.taken_within(share)) for share in (0.5, 0.99))
+    half, most = (plot.shown_time(min(result.taken_within(share), result.seconds)) for share in (0.5, 0.99))
     return f"Time to finish: {plot.shown_time(result.seconds)} (half of the mails taken in {half}, 99 % in {most})"
 
 

@@ -118,9 +118,9 @@ class Simulation:
         try:
             self._loop.run_until_complete(self._work())
         finally:
+            self._loop.abandon()
             if collecting:
                 gc.enable()
-        self._loop.close()
         results = zip(self._catalogue.vendors, self._per_second, strict=True)
         return Result(
             scenario=self._scenario,
@@ -136,6 +136,7 @@ class Simulation:
         await asyncio.gather(*(pump.run() for pump in pumps))
         if watching:
             watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
 
     def _pump(self, number: int) -> Pump:
         surroundings = Surroundings(

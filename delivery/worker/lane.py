@@ -7,7 +7,6 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Protocol
 
 from delivery.clock import Clock
@@ -99,6 +98,10 @@ class Lane:
         self._items.append(item)
         self._news.set()
 
+    def recall(self) -> list[Item]:
+        """What is not marked yet leaves the lane: the caller routes it anew."""
+        return self._take(len(self._items))
+
     async def obey(self, limits: Limits) -> None:
         """Keeps to these limits from now on, and returns what was drawn and not used."""
         self._tokens.obey(limits.messages)
@@ -182,8 +185,9 @@ class Lane:
             await self._owner.refuse(refused)
             self._news.set()
             block = [item for item in block if item.leased.id in allowed]
+        # Whoever comes first uses it: tied to one item, it would be stale when that item's turn comes.
+        self._tokens.give_back(len(block), token)
         for item in block:
-            item.token = token
             self._outbox.put(item)
 
     async def _composed(self, items: list[Item]) -> list[Item]:
@@ -205,7 +209,7 @@ class Lane:
             else:
                 items, call = await self._next_call()
             try:
-                if len(items) == 1 and self._may_go(items[0], call):
+                if len(items) == 1 and self._may_go(call):
                     await self._call_alone(items[0])  # the usual case, without the rest of the ceremony
                 else:
                     await self._send(items, call)
@@ -213,13 +217,13 @@ class Lane:
                 self._marked -= len(items)
                 self._news.set()
 
-    def _may_go(self, item: Item, call: Token) -> bool:
-        """Whether there is nothing to wait for, and nothing against it."""
+    def _may_go(self, call: Token) -> bool:
+        """Whether there is nothing to wait for, and nothing against one mail. Takes its token."""
         return (
-            (self._tokens.unlimited or (item.token is not FOREVER and self._tokens.good(item.token)))
-            and self._calls.good(call)
+            self._calls.good(call)
             and not self._stop.is_set()
             and self._owner.may_hand_over(self._id)
+            and (self._tokens.unlimited or self._tokens.kept(1) is not None)
         )
 
     async def _next_call(self) -> tuple[list[Item], Token]:
@@ -314,11 +318,7 @@ class Lane:
         first would be stale when the last is there."""
         if self._tokens.unlimited:
             return len(items)
-        good = len(list(takewhile(lambda item: item.token is not FOREVER and self._tokens.good(item.token), items)))
-        if good:
-            return good
-        self._give_back(items)
-        got, token = await self._tokens.take(len(items), self._stop)
+        got, token = self._tokens.kept(len(items)) or await self._tokens.take(len(items), self._stop)
         for item in items[:got]:
             item.token = token
         return got

@@ -17,6 +17,7 @@ from delivery import owner
 from delivery.catalogue import StoredCatalogue
 from delivery.clock import SYSTEM, Clock
 from delivery.conf import conf
+from delivery.core.breaker import State
 from delivery.core.condition import Health, News
 from delivery.core.dispatch import Candidate, End, GiveUp, Send, Wait, conclude, decide
 from delivery.core.envelope import MAX_WORDS, Kind, Mailbox, Outcome
@@ -105,6 +106,7 @@ class _Session:
         self._messages: OrderedDict[int, Composer] = OrderedDict()
         self._in_hand: Counter[int] = Counter()  # leased deliveries by batch
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._able: frozenset[tuple[int, State]] = frozenset()  # engines, at the last look
         self._enough = 0  # with more of one batch in hand, none are leased
         self._lease = 0
         self._lease_good_until = 0.0
@@ -173,6 +175,9 @@ class _Session:
             await self._database.ask(self._queue.promote)
             await self._database.ask(self._queue.finish_cancelled)
             await self._standing.look_again()
+            able, self._able = self._able, self._standing.able_engines()
+            if self._able - able:  # one is there again, and may be preferred to those that stood in for it
+                await self.route([item for lane in self._lanes.values() for item in lane.recall()])
             for engine_id, lane in list(self._lanes.items()):
                 await self._database.ask(self._desk.recover, engine_id)
                 await lane.obey(await self._database.ask(self._desk.limits, engine_id, self._clock.now()))

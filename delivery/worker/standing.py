@@ -46,6 +46,11 @@ class Standing:
         now = self._clock.now()
         return any(engine.able_at(now) == now for engine in self._pools[pool_id].roster.engines)
 
+    def able_engines(self) -> frozenset[tuple[int, State]]:
+        """Those that may be asked now, for a probe or for everything."""
+        now = self._clock.now()
+        return frozenset((n, view.breaker.state) for n, view in self._engines.items() if view.able_at(now) == now)
+
     def has_other(self, pool_id: int, engine_id: int, domain: str, now: datetime) -> bool:
         """True when another engine of the pool could take a delivery from `domain` at once."""
         engines = self._pools[pool_id].roster.engines
@@ -82,7 +87,8 @@ class Standing:
         """Takes in what an outcome says of its engine."""
         if verdict.health is Health.GOOD:
             view = self._engines.get(engine_id)
-            if view is None or view.breaker == CLEAN:
+            # Between faults that are still to be passed on, a success counts: they are not in a row.
+            if engine_id not in self._news and (view is None or view.breaker == CLEAN):
                 return
         if verdict.health in (Health.FATAL, Health.SLOW_DOWN):
             self._refusing.add(engine_id)

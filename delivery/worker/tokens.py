@@ -45,7 +45,8 @@ class Tokens:
         self._database = database
         self._desk = desk
         self._clock = clock
-        self._unused: dict[Token, int] = {}
+        self._unused: dict[Token, int] = {}  # the oldest first
+        self._stale: dict[Token, int] = {}
         self._not_before = 0  # of the next draw, on the monotonic clock
         self._longest = 0.0  # answer of late, in nanoseconds
         self.obey(rates)
@@ -63,7 +64,7 @@ class Tokens:
         while not stop.is_set():
             if self.unlimited:
                 return wanted, FOREVER
-            if self._unused and (kept := self._kept(wanted)):
+            if kept := self.kept(wanted):
                 return kept
             asked_at = self._clock.monotonic_ns()
             if asked_at < self._not_before:
@@ -73,7 +74,7 @@ class Tokens:
             drawn = await self._database.ask(self._desk.draw, rates, wanted)
             self._learn(self._clock.monotonic_ns() - asked_at)
             if drawn.tokens < wanted:
-                self._not_before = asked_at + self._gap()
+                self._not_before = asked_at + (self._gap() if drawn.tokens else drawn.wait)
             if not drawn.tokens:
                 await _nap(drawn.wait, stop)
                 continue
@@ -100,21 +101,27 @@ class Tokens:
         if token.rates and count:
             self._unused[token] = self._unused.get(token, 0) + count
 
-    async def return_unused(self, *, also_good: bool = False) -> None:
-        """Offers tokens that nobody used in time, or all of them, to the shared buckets; they may have lapsed."""
-        for token in [token for token in self._unused if also_good or not self.good(token)]:
-            count = self._unused.pop(token, 0)  # somebody may have taken it meanwhile
-            await self._database.ask(self._desk.give_back, token.rates, token.left, count)
-
-    def _kept(self, wanted: int) -> tuple[int, Token] | None:
-        for token, count in self._unused.items():
-            if self.good(token):
-                if count > wanted:
-                    self._unused[token] = count - wanted
-                    return wanted, token
+    def kept(self, wanted: int) -> tuple[int, Token] | None:
+        """Up to `wanted` tokens that were given back and are still good; None when there are none."""
+        while self._unused:
+            token, count = next(iter(self._unused.items()))  # the oldest
+            if not self.good(token):
+                self._stale[token] = self._stale.get(token, 0) + self._unused.pop(token)
+            elif count > wanted:
+                self._unused[token] = count - wanted
+                return wanted, token
+            else:
                 del self._unused[token]
                 return count, token
         return None
+
+    async def return_unused(self, *, also_good: bool = False) -> None:
+        """Offers tokens that nobody used in time, or all of them, to the shared buckets; they may have lapsed."""
+        for token in [token for token in self._unused if also_good or not self.good(token)]:
+            self._stale[token] = self._stale.get(token, 0) + self._unused.pop(token)
+        while self._stale:
+            token, count = self._stale.popitem()
+            await self._database.ask(self._desk.give_back, token.rates, token.left, count)
 
     def _gap(self) -> int:
         """How long tokens may gather without the bucket running over."""

@@ -354,18 +354,8 @@ class World:
     def bury(self):
         """Lets the dead come to their end, now that nobody looks any more: else they would complain when they are
         collected."""
-        self.loop.before_each = None
-        self.loop.call_exception_handler = lambda context: None
         self.loop._ready.extend(handle for handle in self._graves if isinstance(handle, Handle))
-        self.loop.run_until_complete(self._end_all())
-        self.loop.close()
-
-    async def _end_all(self):
-        mine = asyncio.current_task()
-        while tasks := asyncio.all_tasks(self.loop) - {mine}:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=60)
+        self.loop.abandon()
 
     async def _keep(self, number):
         """Keeps a worker going: when it has died or ended, the next one begins."""

@@ -78,7 +78,11 @@ class Command(BaseCommand):
     def handle(self, **options: object) -> None:
         scenario = _scenario(options)
         plot = _plot_file(options["plot"])
-        result = self._simulate(scenario, quiet=options["json"])
+        try:
+            result = self._simulate(scenario, quiet=options["json"])
+        except KeyboardInterrupt:
+            self.stderr.write("Stopped. A simulation leaves nothing behind.")
+            raise SystemExit(130) from None  # as a shell says of Ctrl-C
         if plot:
             _write(plot, report.picture(result, as_html=plot.suffix == ".html"))
         if options["json"]:
