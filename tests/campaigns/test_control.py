@@ -102,7 +102,7 @@ def test_a_run_whose_last_answer_came_while_it_was_paused_completes_when_it_is_r
     assert mark(lease, [Mark(leased.id, run.workflow.pool.engines.get().pk, 1)], now) == {leased.id}
 
     control.pause(run, "ada")
-    settle(lease, [Settlement(leased.id, run.batch_id, "accepted", now, tries=1, attempts=1)])
+    settle(lease, [Settlement(leased.id, run.batch_id, "accepted", now, leased.turn, attempts=1)])
     leasing.end(lease)
     paused = (cast.fresh(run).state, states(run))
     control.resume(run, "ada")

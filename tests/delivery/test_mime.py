@@ -42,7 +42,7 @@ def an_envelope(**changes) -> Envelope:
         html="",
         date=NOON,
     )
-    return replace(plain, **changes)
+    return plain._replace(**changes)
 
 
 def build(envelope: Envelope) -> bytes:
