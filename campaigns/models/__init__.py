@@ -1,13 +1,15 @@
 """Campaigns' tables, one subject per file. Imports run downwards only: template, audience, workflow, run."""
 
 from campaigns.models.audience import Audience, AudienceKind, Contact, ContactList, Upload, UploadChunk
+from campaigns.models.cluster import Cluster
 from campaigns.models.run import ProblemKind, Run, RunEvent, RunProblem, RunState, Trigger
 from campaigns.models.template import Template, TemplateVersion
-from campaigns.models.workflow import RenderErrorPolicy, Step, Workflow
+from campaigns.models.workflow import RenderErrorPolicy, Start, Step, Workflow
 
 __all__ = [
     "Audience",
     "AudienceKind",
+    "Cluster",
     "Contact",
     "ContactList",
     "ProblemKind",
@@ -16,6 +18,7 @@ __all__ = [
     "RunEvent",
     "RunProblem",
     "RunState",
+    "Start",
     "Step",
     "Template",
     "TemplateVersion",

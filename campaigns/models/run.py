@@ -3,6 +3,8 @@
 A run's state is written by `campaigns.transitions` alone.
 """
 
+import secrets
+
 from django.db import models
 
 from campaigns.models.workflow import Workflow
@@ -26,12 +28,19 @@ class Trigger(models.TextChoices):
     SCHEDULE = "schedule", "schedule"
 
 
+def new_correlation_id() -> str:
+    return secrets.token_hex(8)
+
+
 class Run(models.Model):
     """One execution of a workflow. `key` makes it unique: the same key never makes a second run."""
 
     workflow = models.ForeignKey(Workflow, on_delete=models.PROTECT, related_name="runs")
     # NULL and not "": any number of runs may have no key, but no two the same one.
     key = models.CharField(max_length=200, unique=True, null=True, editable=False)
+    correlation_id = models.CharField(
+        max_length=32, default=new_correlation_id, editable=False, help_text="In every log line about this run."
+    )
     state = models.CharField(max_length=12, choices=RunState, default=RunState.QUEUED)
     trigger = models.CharField(max_length=8, choices=Trigger)
     triggered_by = models.CharField(max_length=150, blank=True)
@@ -43,6 +52,8 @@ class Run(models.Model):
     # Who initialises it, and until when others keep off.
     initializer = models.CharField(max_length=200, blank=True)
     initializer_until = models.DateTimeField(null=True)
+    filled_at = models.DateTimeField(null=True, help_text="When the last delivery was written.")
+    times_out_at = models.DateTimeField(null=True, help_text="When it fails if it is not through.")
     rows_read = models.PositiveBigIntegerField(default=0)
     problem_counts = models.JSONField(default=dict, help_text="How many rows had which problem.")
     counts = models.JSONField(default=dict, help_text="Deliveries by end state, set when the run has ended.")

@@ -1,6 +1,7 @@
 """Workflows and their steps: what an operator sets up."""
 
 from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
 from campaigns.models.audience import Audience
@@ -14,6 +15,11 @@ from delivery.models.engine import UNCERTAIN_CHOICES
 class RenderErrorPolicy(models.TextChoices):
     STOP = "stop", "stop: send nothing until it is mended"
     SKIP = "skip", "skip: leave these recipients out, and count them"
+
+
+class Start(models.TextChoices):
+    CHECKED = "checked", "when every recipient has been checked: nothing goes out if one cannot be rendered"
+    AT_ONCE = "at_once", "at once: the first mails go out while the rest of the audience is still read"
 
 
 def valid_address(value: str) -> None:
@@ -53,6 +59,19 @@ class Workflow(models.Model):
         choices=RenderErrorPolicy,
         default=RenderErrorPolicy.STOP,
         help_text="What to do when the template cannot be rendered for some recipients.",
+    )
+    start = models.CharField(
+        max_length=7,
+        choices=Start,
+        default=Start.CHECKED,
+        help_text="When the first mail may go out. At once: who cannot be rendered is left out when his turn comes.",
+    )
+    time_limit_minutes = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(525_600)],
+        help_text="A run that is not through so long after its start fails; what was not sent then expires. "
+        "Empty: no limit.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
     changed_at = models.DateTimeField(auto_now=True)

@@ -1,10 +1,12 @@
 """Delivery's tables, one subject per file. Imports run downwards only: engine, batch, suppression, queue."""
 
 from delivery.models.batch import Batch, Message, Tally
+from delivery.models.counter import Counter
 from delivery.models.engine import (
     Bucket,
     Counted,
     Engine,
+    EngineEvent,
     EngineLimit,
     EngineState,
     Pool,
@@ -23,9 +25,11 @@ __all__ = [
     "Batch",
     "Bucket",
     "Counted",
+    "Counter",
     "Delivery",
     "DeliveryState",
     "Engine",
+    "EngineEvent",
     "EngineLimit",
     "EngineState",
     "KeptMail",

@@ -24,6 +24,10 @@ class Batch(models.Model):
     pool = models.ForeignKey(Pool, on_delete=models.PROTECT, related_name="batches")
     state = models.CharField(max_length=9, choices=BatchState, default=BatchState.FILLING)
     hold_reason = models.CharField(max_length=200, blank=True)
+    growing = models.BooleanField(default=False, help_text="Deliveries are still added while the first ones go out.")
+    left_as = models.CharField(
+        max_length=10, default="cancelled", help_text="How deliveries end that a cancelled batch leaves unsent."
+    )
     priority = models.SmallIntegerField(default=0, help_text="The lowest goes first.")
     uncertain_policy = models.CharField(max_length=6, choices=UNCERTAIN_CHOICES, default=UncertainPolicy.HOLD)
     total = models.PositiveBigIntegerField(default=0)

@@ -81,6 +81,10 @@ class Engine(models.Model):
         validators=[MinValueValidator(1)],
         help_text="Mails a day at which the warm-up is over. Empty: it is over after the days listed.",
     )
+    # A hold is a person's word, apart from `enabled`, which is part of how the engine is set up.
+    held = models.BooleanField(default=False, editable=False)
+    held_until = models.DateTimeField(null=True, editable=False, help_text="When the hold ends by itself.")
+    hold_reason = models.CharField(max_length=200, blank=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     changed_at = models.DateTimeField(auto_now=True)
 
@@ -89,6 +93,10 @@ class Engine(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def is_held(self, now: datetime) -> bool:
+        """Whether a person has stopped it, and the hold has not ended by itself."""
+        return self.held and (self.held_until is None or self.held_until > now)
 
     @property
     def domains(self) -> frozenset[str]:
@@ -169,6 +177,22 @@ class EngineLimit(models.Model):
     @property
     def bucket_key(self) -> str:
         return f"engine-limit:{self.pk}"
+
+
+class EngineEvent(models.Model):
+    """One thing that a person did to an engine: what, by whom, why."""
+
+    engine = models.ForeignKey(Engine, on_delete=models.CASCADE, related_name="events")
+    what = models.CharField(max_length=300)
+    by = models.CharField(max_length=150, blank=True)
+    why = models.CharField(max_length=200, blank=True)
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return f"{self.engine_id}: {self.what}"
 
 
 class EngineState(models.Model):
