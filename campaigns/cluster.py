@@ -3,30 +3,46 @@
 What it does otherwise: a worker killed with -9 may take a queue's lock with it, and the whole cluster stands still but
 looks alive; a killed head leaves its children running; a signal to the process group kills workers in the middle of
 a task; a stop has no bound. Here any child that a signal ended brings the whole set down and a new one up, children die
-with their parent, only the head listens to signals, and a stop ends after GRACE at the latest.
+with their parent, only the head listens to signals, and a stop ends after GRACE at the latest. The head keeps a
+heartbeat row, and starts its set anew when that takes no work although there is some: what nobody foresaw.
 """
 
+import contextlib
 import ctypes
+import gc
 import logging
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
+from importlib import import_module
 from multiprocessing.process import BaseProcess
 
 import django_q.cluster
-from django.db import connections
-from django_q.cluster import Cluster, Sentinel
+from django.db import DatabaseError, connections
+from django_q.cluster import Cluster as DjangoQ
+from django_q.cluster import Sentinel
+from django_q.conf import Conf
+from django_q.models import Schedule
 
-from campaigns import drain
-from campaigns.wake import wake_unfinished
+from campaigns import drain, signs, wake
+from campaigns.conf import conf
+from campaigns.models import Cluster
+from delivery import owner
+from delivery.queue import database_now
 
 logger = logging.getLogger(__name__)
 
 GRACE = 25  # seconds a stop may take: a worker's own grace and the commit after it
+BEAT = 5.0  # seconds between two heartbeats
+LOOK = 0.2  # seconds between two looks at the sentinel, and at whether a signal came
 RESTART_AFTER = 1.0
+LONGEST_WAIT = 10.0  # between two tries to reach the database at the start
 LOST = 75  # the sentinel's exit code when it gives its set up (EX_TEMPFAIL)
 PR_SET_PDEATHSIG = 1  # prctl(2), Linux
+TICK = "tick"
 
 
 class SafeSentinel(Sentinel):
@@ -63,41 +79,164 @@ def run() -> None:
     """Runs the cluster in this process until SIGTERM or SIGINT; starts it anew whenever it is lost."""
     os.register_at_fork(after_in_child=_die_with_parent)
     django_q.cluster.Sentinel = SafeSentinel
-    stopping = False
+    _Head().run()
 
-    def note(number: int, frame: object) -> None:
-        nonlocal stopping
-        stopping = True
 
-    while not stopping:
+class _Head:
+    """The process that operators start and stop."""
+
+    def __init__(self) -> None:
+        self._stopping = False
+        self._starts = 0
+        self._heart = _Heart()
+
+    def run(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note)
+        while not self._stopping and self._ready():
+            self._starts += 1
+            if self._one_set() and not self._stopping:
+                break
+            if not self._stopping:
+                time.sleep(RESTART_AFTER)
+        self._heart.stop()
+
+    def _note(self, number: int, frame: object) -> None:
+        self._stopping = True
+
+    def _ready(self) -> bool:
+        """Puts everything in place as soon as the database is there. False when the stop came first."""
+        wait = RESTART_AFTER
+        while not self._stopping:
+            try:
+                self._heart.start(restarts=self._starts)
+                _keep_one_tick()
+                wake.ask_for_tick()  # wake-ups may have been lost with the last cluster
+                return True
+            except DatabaseError as error:
+                logger.error("The database cannot be used, trying again in %.0f s: %s", wait, str(error).strip())
+                connections.close_all()
+                time.sleep(wait)
+                wait = min(LONGEST_WAIT, wait * 2)
+        return False
+
+    def _one_set(self) -> bool:
+        """Runs one set of processes. True when it ended by itself in order."""
         drain.reset()
-        wake_unfinished()
+        signs.reset()
         connections.close_all()  # what is open now would be shared by all that is forked
-        cluster = _Cluster(note)
-        cluster.start()
+        _share_memory()
+        cluster = _Set(self._note)
+        try:
+            cluster.start()
+        except RuntimeError as error:  # the sentinel ended before it was ready: the broker is away, for instance
+            logger.error("The worker processes could not be started: %s", error)
+            return False
         while cluster.sentinel.is_alive():
-            time.sleep(0.2)
-        if not stopping and cluster.sentinel.exitcode == 0:
-            return
-        if not stopping:
-            time.sleep(RESTART_AFTER)
+            if self._stopping:
+                self._heart.say_stopping()
+                cluster.stop()
+            elif not self._heart.beat():
+                cluster.sentinel.kill()  # and with it all of its children
+            else:
+                time.sleep(LOOK)
+        return cluster.sentinel.exitcode == 0
 
 
-class _Cluster(Cluster):
-    """Tells its maker of signals before it acts on them."""
+class _Set(DjangoQ):
+    """django-q2's cluster, which is stopped by a call: a signal only tells the head."""
 
     def __init__(self, note: Callable[[int, object], None]) -> None:
-        super().__init__()
         self._note = note
-        self._stopping = False
+        super().__init__()
 
     def sig_handler(self, signum: int, frame: object) -> None:
-        # A second signal would run this inside itself, and wait for a lock that the first one holds.
-        if self._stopping:
-            return
-        self._stopping = True
         self._note(signum, frame)
-        super().sig_handler(signum, frame)
+
+
+class _Heart:
+    """The cluster's row in the database, and whether its workers take work."""
+
+    def __init__(self) -> None:
+        self._name = owner.name()
+        self._beat_at = 0.0
+        self._idle_since: float | None = None  # since when tasks wait and nobody takes them
+
+    def start(self, restarts: int) -> None:
+        now = database_now()
+        started = {"host": socket.gethostname()[:100], "workers": Conf.WORKERS, "started_at": now}
+        Cluster.objects.update_or_create(
+            owner=self._name,
+            defaults={"beat_at": now, "restarts": restarts, "stopping": False},
+            create_defaults={"beat_at": now, **started},
+        )
+
+    def beat(self) -> bool:
+        """Writes the heartbeat when it is time. False when the workers are found to stand still."""
+        now = time.monotonic()
+        if now - self._beat_at < BEAT:
+            return True
+        self._beat_at = now
+        try:
+            self._write(beat_at=database_now(), worked_at=_last_sign())
+            waiting = wake.tasks_waiting()
+        except wake.away() as error:
+            logger.warning("No heartbeat, the database or the broker is away: %s", str(error).strip())
+            connections.close_all()
+            self._idle_since = None
+            return True
+        return self._works(waiting, now)
+
+    def _works(self, waiting: int, now: float) -> bool:
+        silent = signs.seconds_since_last()
+        if not waiting or signs.busy() >= Conf.WORKERS or (silent is not None and silent < BEAT):
+            self._idle_since = None
+            return True
+        self._idle_since = self._idle_since or now
+        if now - self._idle_since < conf().stuck_seconds:
+            return True
+        logger.error("%d tasks wait and no worker takes one; starting the cluster anew.", waiting)
+        self._idle_since = None
+        return False
+
+    def say_stopping(self) -> None:
+        self._quietly(lambda: self._write(stopping=True))
+
+    def stop(self) -> None:
+        """The cluster has ended in order: nobody need look for it."""
+        self._quietly(lambda: Cluster.objects.filter(owner=self._name).delete())
+
+    def _write(self, **fields: object) -> None:
+        Cluster.objects.filter(owner=self._name).update(**fields)
+
+    @staticmethod
+    def _quietly(deed: Callable[[], object]) -> None:
+        with contextlib.suppress(DatabaseError):  # a stop does not depend on it; the row grows old by itself
+            deed()
+
+
+def _last_sign() -> datetime | None:
+    silent = signs.seconds_since_last()
+    return None if silent is None else database_now() - timedelta(seconds=silent)
+
+
+def _keep_one_tick() -> None:
+    """The one schedule there is: it asks for a tick every minute, whichever cluster is there to do it."""
+    ours = Schedule.objects.filter(name=TICK)
+    first = ours.order_by("pk").first()
+    if first is None:
+        first = Schedule.objects.create(name=TICK, schedule_type=Schedule.MINUTES, minutes=1, repeats=-1)
+    Schedule.objects.filter(pk=first.pk).update(func="campaigns.tasks.tick", schedule_type=Schedule.MINUTES, minutes=1)
+    Schedule.objects.exclude(pk=first.pk).delete()  # two clusters may have started at once; others are not ours
+
+
+def _share_memory() -> None:
+    """What the workers need is loaded before they are forked, and the collector never looks at it again: else each
+    would soon have a copy of its own, for to look is to write."""
+    for name in ("campaigns.tasks", "sqlglot"):
+        import_module(name)
+    gc.collect()
+    gc.freeze()
 
 
 def _die_with_parent() -> None:

@@ -1,10 +1,15 @@
 """How a run looks in a terminal: the bars while it goes, the summary when it is over. Decides nothing."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from campaigns.conf import conf
 from campaigns.finish import ENDS
 from campaigns.models import Run
 
@@ -19,6 +24,21 @@ MEANING = {
     "dead": "dead letters: given up on, kept to be looked at",
     "uncertain": "handed over, answer lost: kept for a person to decide",
 }
+
+
+@contextmanager
+def few_lines() -> Iterator[None]:
+    """While a command shows how far it is, it logs nothing below WARNING: who runs it by hand sees the bars, and who
+    runs it by cron gets no mail when all is well. Unless OUTREACH_LOG_LEVEL says what is wanted."""
+    loggers = [logging.getLogger(name) for name in ("campaigns", "delivery")] if not conf().log_level_chosen else []
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def bars(console: Console) -> Progress:

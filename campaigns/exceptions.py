@@ -3,7 +3,8 @@
 CampaignError
 ├── IllegalMove
 ├── NotReady
-└── KeyTaken
+├── KeyTaken
+└── NothingToReplay
 """
 
 
@@ -21,3 +22,7 @@ class NotReady(CampaignError):
 
 class KeyTaken(CampaignError):
     """An idempotency key was used for another workflow."""
+
+
+class NothingToReplay(CampaignError):
+    """No delivery of a run is in a state from which it could go out again."""

@@ -1,10 +1,15 @@
 """Starts a run: one row, made unique by its key. Everything else follows from that row."""
 
+from datetime import datetime, timedelta
+
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 
 from campaigns.exceptions import KeyTaken, NotReady
 from campaigns.models import Run, RunEvent, RunState, Trigger, Workflow
+from campaigns.transitions import tell
 from campaigns.wake import wake
+from delivery.logs import bound
 
 
 def launch(
@@ -31,11 +36,18 @@ def launch(
     try:
         with transaction.atomic():
             run = Run.objects.create(
-                workflow=workflow, key=key or None, trigger=trigger, triggered_by=by[:150], test_limit=test_limit
+                workflow=workflow,
+                key=key or None,
+                trigger=trigger,
+                triggered_by=by[:150],
+                test_limit=test_limit,
+                times_out_at=_times_out_at(workflow),
             )
-            RunEvent.objects.create(run=run, state=RunState.QUEUED, by=by[:150], why=f"triggered by {trigger.label}")
+            why = f"triggered by {trigger.label}"
+            RunEvent.objects.create(run=run, state=RunState.QUEUED, by=by[:150], why=why)
+            tell(run.pk, RunState.QUEUED, by, why)
             if not here:
-                transaction.on_commit(lambda: wake(run.pk))
+                transaction.on_commit(lambda: _wake(run))
     except IntegrityError:
         run = Run.objects.filter(key=key).first()
         if run is None:
@@ -43,3 +55,13 @@ def launch(
         if run.workflow_id != workflow.pk:
             raise KeyTaken(f"The key {key!r} started a run of another workflow; choose another key.") from None
     return run
+
+
+def _times_out_at(workflow: Workflow) -> datetime | None:
+    limit = workflow.time_limit_minutes
+    return None if limit is None else timezone.now() + timedelta(minutes=limit)
+
+
+def _wake(run: Run) -> None:
+    with bound(run=run.pk, correlation_id=run.correlation_id):
+        wake(run.pk)

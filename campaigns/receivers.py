@@ -4,7 +4,8 @@ from django.dispatch import receiver
 
 from campaigns.finish import finish
 from campaigns.models import Run
-from delivery.signals import batch_done
+from campaigns.wake import wake_pumps
+from delivery.signals import batch_done, engine_back
 
 
 @receiver(batch_done)
@@ -13,3 +14,9 @@ def end_the_run(sender: object, *, batch_id: int, counts: dict[str, int], **kwar
     run = Run.objects.filter(batch=batch_id).first()
     if run:
         finish(run, counts)
+
+
+@receiver(engine_back)
+def send_what_waited(sender: object, **kwargs: object) -> None:
+    """Workers that had nothing to do but wait for an engine have gone."""
+    wake_pumps()

@@ -1,18 +1,79 @@
-"""Wakes the cluster. A wake-up is a hint: what there is to do stands in the database, so a lost one costs a wait."""
+"""Wakes the cluster. A wake-up is a hint: what there is to do stands in the database, so a lost one costs the wait for
+the next tick, and a doubled one an empty look."""
 
+import logging
+
+from django.db import DatabaseError
+from django.db.models import Sum
+from django_q.brokers import get_broker
+from django_q.conf import Conf
 from django_q.tasks import async_task
 
-from campaigns.models import Run, RunState
+from campaigns.models import Cluster, Run, RunState
+from delivery.queue import database_now
+
+logger = logging.getLogger(__name__)
+
+INITIALIZING = (RunState.QUEUED, RunState.INITIALIZING)
+# Longer than the cluster's usual limit: a large audience takes its time. The claim on the run keeps a second one off.
+LONG = 6 * 3600  # seconds
 
 
 def wake(run_id: int) -> None:
     """Asks the cluster to work on a run."""
-    # Filling a large run takes longer than the cluster's usual limit; the claim on the run keeps a second one off.
-    async_task("campaigns.tasks.work_on", run_id, task_name=f"run {run_id}", timeout=6 * 3600)
+    run = Run.objects.filter(pk=run_id).first()
+    if run is None:
+        return
+    if run.state in INITIALIZING or (run.state == RunState.SENDING and run.filled_at is None):
+        _enqueue("campaigns.tasks.initialize_run", run_id, task_name=f"initialize run {run_id}", timeout=LONG)
+    if run.state not in INITIALIZING:
+        wake_pumps()
 
 
-def wake_unfinished() -> None:
-    """Asks the cluster to work on every run that is under way: wake-ups may have been lost with the last cluster."""
-    under_way = (RunState.QUEUED, RunState.INITIALIZING, RunState.SENDING)
-    for run_id in Run.objects.filter(state__in=under_way).values_list("pk", flat=True):
-        wake(run_id)
+def wake_pumps(count: int = 1) -> None:
+    """Asks for so many workers to send what is ready, unless as many are on their way already. Without a cluster nobody
+    is asked: one that starts looks for work by itself."""
+    try:
+        waiting = tasks_waiting()
+    except away() as error:
+        logger.warning("A wake-up is lost, the next tick makes up for it: %s", str(error).strip())
+        return
+    alive = workers()
+    for _ in range(min(count, alive, 2 * alive - waiting)):
+        _enqueue("campaigns.tasks.pump_slice", task_name="pump")
+
+
+def ask_for_logs() -> None:
+    """Asks for the execution logs that are still to be written."""
+    _enqueue("campaigns.tasks.write_logs", task_name="write logs", timeout=LONG)
+
+
+def ask_for_tick() -> None:
+    """Asks for a look at everything."""
+    _enqueue("campaigns.tasks.tick", task_name="tick")
+
+
+def workers() -> int:
+    """How many worker processes there are, on all hosts."""
+    return Cluster.objects.alive(database_now()).aggregate(n=Sum("workers"))["n"] or 0
+
+
+def tasks_waiting() -> int:
+    """How many tasks wait for a worker. Raises what the broker raises."""
+    return get_broker().queue_size()
+
+
+def away() -> tuple[type[Exception], ...]:
+    """What the broker raises when it cannot be reached."""
+    if Conf.ORM:
+        return (DatabaseError,)
+    import redis  # not before it is needed: it costs every process a tenth of a second
+
+    return (DatabaseError, redis.RedisError, OSError)
+
+
+def _enqueue(function: str, *args: int, **options: object) -> None:
+    try:
+        async_task(function, *args, **options)
+    except away() as error:
+        logger.warning("A wake-up is lost, the next tick makes up for it: %s", str(error).strip())

@@ -1,7 +1,4 @@
-"""Works on runs in this process: initialises what is queued, pumps what is sending, ends what has ended.
-
-The same for the foreground command and for a worker of the cluster.
-"""
+"""Works on runs in this process: the same for the foreground command and for a worker of the cluster."""
 
 import asyncio
 import gc
@@ -9,13 +6,20 @@ from collections.abc import Callable
 
 import uvloop
 
-from delivery.worker import Database, Pump, Surroundings
+from delivery.worker import Database, Pump, Surroundings, Until
 
 Watch = Callable[[Pump, Database], "asyncio.Future[None]"]
 
 
-def pump(only: int | None = None, *, seconds: float | None = None, watch: Watch | None = None) -> None:
-    """Pumps open batches, or `only` one, until nothing is open, `seconds` have passed, or the pump is told to stop.
+def pump(
+    only: int | None = None,
+    *,
+    until: Until = Until.DONE,
+    seconds: float | None = None,
+    watch: Watch | None = None,
+) -> bool:
+    """Pumps open batches, or `only` one, as long as `until` says, until `seconds` have passed, or until it is told to
+    stop. True when it ended because nothing was left to do.
 
     `watch` may return a task that runs beside the pump, to show progress or to stop it.
     """
@@ -25,17 +29,18 @@ def pump(only: int | None = None, *, seconds: float | None = None, watch: Watch 
     gc.freeze()
     gc.set_threshold(20_000, 10, 10)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_pump(only, seconds, watch))
+        return runner.run(_pump(only, until, seconds, watch))
 
 
-async def _pump(only: int | None, seconds: float | None, watch: Watch | None) -> None:
+async def _pump(only: int | None, until: Until, seconds: float | None, watch: Watch | None) -> bool:
     database = Database()
-    pump = Pump(Surroundings(database), only=only, until_done=True)
+    pump = Pump(Surroundings(database), only=only, until=until)
     loop = asyncio.get_running_loop()
     alarm = loop.call_later(seconds, pump.stop.set) if seconds is not None else None
     beside = watch(pump, database) if watch else None
     try:
         await pump.run()
+        return not pump.stop.is_set()
     finally:
         if alarm:
             alarm.cancel()

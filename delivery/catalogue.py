@@ -5,6 +5,7 @@ Decides nothing; a worker and the simulator see their engines through the same v
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 from delivery.core.breaker import BreakerPolicy
@@ -19,17 +20,20 @@ from delivery.models import Counted, Engine, Pool, PoolMember
 @dataclass(frozen=True, slots=True)
 class EngineSetup:
     """One engine. `rates` limit its messages and `call_rates` its calls, by bucket; `ramp` is its warm-up, whose bucket
-    is `ramp_key`."""
+    is `ramp_key`. `held`: a person has stopped it, until `held_until` or until it is released."""
 
     id: int
     name: str
     enabled: bool = True
+    held: bool = False
+    held_until: datetime | None = None
     domains: frozenset[str] = frozenset()
     breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
     rates: Mapping[str, Rate] = field(default_factory=dict)
     call_rates: Mapping[str, Rate] = field(default_factory=dict)
     ramp: Ramp | None = None
     ramp_key: str = ""
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +92,13 @@ def _setup(engine: Engine) -> EngineSetup:
         id=engine.pk,
         name=engine.name,
         enabled=engine.enabled,
+        held=engine.held,
+        held_until=engine.held_until,
         domains=engine.domains,
         breaker=engine.breaker_policy,
         rates={limit.bucket_key: limit.rate for limit in limits if limit.counts == Counted.MESSAGES},
         call_rates={limit.bucket_key: limit.rate for limit in limits if limit.counts == Counted.CALLS},
         ramp=engine.ramp,
         ramp_key=engine.warmup_key,
+        version=engine.version,
     )

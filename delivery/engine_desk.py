@@ -9,6 +9,7 @@ from datetime import datetime
 
 from delivery.catalogue import Catalogue, EngineSetup, PoolSetup
 from delivery.core.condition import Condition, News
+from delivery.core.dispatch import NOBODY_ABLE
 from delivery.core.failover import EngineView, Roster, Strategy
 from delivery.core.retry import RetryPolicy
 from delivery.core.throttle import Rate
@@ -27,10 +28,13 @@ class PoolView:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an engine may be asked for at most, by bucket: in messages and in calls, slowed by its pace."""
+    """What an engine may be asked for at most, by bucket: in messages and in calls, slowed by its pace. `version` is
+    that of its settings, `name` its name."""
 
     messages: Mapping[str, Rate]
     calls: Mapping[str, Rate]
+    version: str = ""
+    name: str = ""
 
 
 class EngineDesk:
@@ -44,7 +48,7 @@ class EngineDesk:
         """A pool as it is now. A sticky one moves on here when its engine does not work any more."""
         setup = self._catalogue.pool(pool_id)
         conditions = self._shared.conditions(member.engine.id for member in setup.members)
-        views = tuple(_view(member.engine, conditions[member.engine.id], member.weight) for member in setup.members)
+        views = tuple(_view(each.engine, conditions[each.engine.id], each.weight, now) for each in setup.members)
         roster = Roster(views, setup.strategy)
         if setup.strategy is Strategy.STICKY:
             roster = self._followed(setup, roster, now)
@@ -67,7 +71,7 @@ class EngineDesk:
             rates[setup.ramp_key] = warmup
         rates = {key: rate.slowed(pace) for key, rate in rates.items()}
         calls = {key: rate.slowed(pace) for key, rate in setup.call_rates.items()}
-        return Limits(rates, calls)
+        return Limits(rates, calls, setup.version, setup.name)
 
     def open(self, engine_id: int) -> Engine:
         """The working engine. Raises DeliveryError when its settings cannot work."""
@@ -96,5 +100,12 @@ class EngineDesk:
         self._shared.change(engine_id, lambda condition, now: condition.recovering(now))
 
 
-def _view(setup: EngineSetup, condition: Condition, weight: int) -> EngineView:
-    return EngineView(setup.id, condition.breaker, setup.enabled, setup.domains, condition.paused_until, weight)
+def _view(setup: EngineSetup, condition: Condition, weight: int, now: datetime) -> EngineView:
+    enabled, paused_until = setup.enabled, condition.paused_until
+    if setup.held and setup.held_until is None:
+        enabled = False
+    elif setup.held:
+        # A person may end a hold before its time: nothing is put off for longer than for an engine without any.
+        until = min(setup.held_until, now + NOBODY_ABLE)
+        paused_until = max(until, paused_until) if paused_until else until
+    return EngineView(setup.id, condition.breaker, enabled, setup.domains, paused_until, weight)

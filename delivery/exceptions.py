@@ -3,7 +3,8 @@
 DeliveryError
 ├── SecretUnreadable
 ├── EngineMisconfigured
-└── IllegalTransition
+├── IllegalTransition
+└── IllegalHold
 """
 
 
@@ -21,3 +22,7 @@ class EngineMisconfigured(DeliveryError):
 
 class IllegalTransition(DeliveryError):
     """A batch cannot go from its state to the wanted one."""
+
+
+class IllegalHold(DeliveryError):
+    """An engine cannot be held or released as it stands, or no reason was given."""

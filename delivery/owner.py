@@ -21,11 +21,12 @@ def _host() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When a process started, as the kernel counts; None: there is none, or it is only waiting to be buried."""
+    """When a process started, as the kernel counts; None: there is none, or it is only waiting to be buried; "": it is
+    there, and the system does not say more."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
-        return None if Path("/proc/self/stat").exists() or not _alive(pid) else ""
+        return "" if _alive(pid) else None  # /proc may hide the processes of other users
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else fields[19]
 
@@ -48,4 +49,4 @@ def name() -> str:
 def is_gone(owner: str) -> bool:
     """True when the owner was a process of this host and is no more; False when it lives or nothing is known."""
     host, pid, started = owner.rsplit(":", 2)
-    return host == _host() and _started(int(pid)) != started
+    return host == _host() and _started(int(pid)) not in (started, "")

@@ -49,6 +49,20 @@ class Environment:
             self._reject(name, "a secret value; it is not set", hint)
         return value
 
+    def needed(self, name: str, reason: str) -> None:
+        """Something that another variable asks for."""
+        if not self.text(name):
+            self._reject(name, f"set, because {reason}")
+
+    def token(self, name: str) -> str:
+        """A secret that travels in a header, or nothing."""
+        value = self.text(name)
+        if value and not re.fullmatch(r"[A-Za-z0-9._~+/=-]{16,}", value):
+            # It may be a password, so it is not repeated.
+            self._reject(name, "at least 16 characters of A-Z, a-z, 0-9 and . _ ~ + / = -, or empty")
+            return ""
+        return value
+
     def boolean(self, name: str, default: bool) -> bool:
         raw = self.text(name, str(default)).lower()
         if raw not in TRUE | FALSE:

@@ -3,6 +3,7 @@
 import secrets
 from pathlib import Path
 
+from outreach import logs
 from outreach.environment import Environment
 from outreach.unfold import UNFOLD as UNFOLD
 
@@ -14,7 +15,8 @@ env = Environment(BASE_DIR / ".env")
 DEBUG = env.boolean("DEBUG", False)
 # A missing key is an error of `outreach.checks`; until that speaks, a key of this process alone keeps Django loading.
 SECRET_KEY = env.secret("SECRET_KEY", KEYS_HINT) or secrets.token_urlsafe(50)
-ALLOWED_HOSTS = env.listed("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+# By 127.0.0.1 a container's own health check asks, whatever names the installation has.
+ALLOWED_HOSTS = [*env.listed("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]"), "127.0.0.1"]
 CSRF_TRUSTED_ORIGINS = env.listed("CSRF_TRUSTED_ORIGINS")
 VAR_DIR = env.directory("OUTREACH_VAR_DIR", BASE_DIR / "var")
 
@@ -37,6 +39,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "outreach.requests.request_ids",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -125,22 +128,43 @@ EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
 LEASE_SECONDS = env.whole("OUTREACH_LEASE_SECONDS", 30, 5, 600)
 WORKERS = env.whole("OUTREACH_WORKERS", 2, 1, 64)
 
+REDIS_URL = env.url("REDIS_URL", "", ("redis", "rediss", "unix"))
+BROKER = env.choice("OUTREACH_BROKER", "database", ("database", "redis"))
+if BROKER == "redis":
+    env.needed("REDIS_URL", "OUTREACH_BROKER is redis")
+
 OUTREACH = {
     "SECRET_KEYS": env.fernet_keys("OUTREACH_SECRET_KEYS", KEYS_HINT),
     "PUBLIC_URL": PUBLIC_URL,
     "LEASE_SECONDS": LEASE_SECONDS,
+    "STUCK_SECONDS": env.whole("OUTREACH_STUCK_SECONDS", 90, 5, 3600),
     "AUDIENCE_DATABASES": env.named_urls("OUTREACH_AUDIENCE_DATABASES", ("postgres", "postgresql", "sqlite")),
     "OUTPUT_DIR": env.directory("OUTREACH_OUTPUT_DIR", BASE_DIR / "output"),
     "ALLOWED_NETWORKS": env.networks("OUTREACH_ALLOWED_NETWORKS"),
-    "REDIS_URL": env.url("REDIS_URL", "", ("redis", "rediss", "unix")),
+    "REDIS_URL": REDIS_URL,
     "DJANGO_BACKENDS": env.email_backends("OUTREACH_DJANGO_BACKENDS", EMAIL_BACKEND),
     "LISTED_PROBLEMS": env.whole("OUTREACH_LISTED_PROBLEMS", 1000, 10, 100_000),
+    "METRICS_TOKEN": env.token("OUTREACH_METRICS_TOKEN"),
+    "READY_NEEDS_WORKER": env.boolean("OUTREACH_READY_NEEDS_WORKER", True),
+    # Nobody who reads a progress bar wants lines between, unless he says so.
+    "LOG_LEVEL_CHOSEN": bool(env.text("OUTREACH_LOG_LEVEL")),
 }
+
+
+def broker() -> dict:
+    """Where wake-ups wait: in a table of the default database, or in Redis."""
+    if BROKER == "database" or not REDIS_URL:
+        return {"orm": "default"}
+    # An enqueue has no patience of its own: a Redis that is away or stands still would hold up the web request. A
+    # worker waits one second for a task, so an answer may not take less. What the URL itself says goes before this.
+    patience = "socket_connect_timeout=1&socket_timeout=2"
+    return {"redis": f"{REDIS_URL}{'&' if '?' in REDIS_URL else '?'}{patience}"}
+
 
 # Every value here answers one of django-q2's traps; docs/architecture.md says which.
 Q_CLUSTER = {
+    **broker(),
     "name": "outreach",
-    "orm": "default",
     "workers": WORKERS,
     "timeout": 120,
     "retry": 180,
@@ -162,16 +186,7 @@ REST_FRAMEWORK = {
 }
 
 LOG_LEVEL = env.choice("OUTREACH_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "loggers": {
-        "campaigns": {"handlers": ["console"], "level": LOG_LEVEL, "propagate": False},
-        "delivery": {"handlers": ["console"], "level": LOG_LEVEL, "propagate": False},
-        "outreach": {"handlers": ["console"], "level": LOG_LEVEL, "propagate": False},
-    },
-}
+LOG_FORMAT = env.choice("OUTREACH_LOG_FORMAT", "auto", logs.FORMATS)
+LOGGING = logs.logging_config(LOG_LEVEL, LOG_FORMAT, debug=DEBUG)
 
 ENVIRONMENT_PROBLEMS = tuple(env.problems)

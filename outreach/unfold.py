@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from django.http import HttpRequest
 from django.templatetags.static import static
-from django.urls import reverse_lazy
+from django.urls import reverse, reverse_lazy
 
 
 def _may_view(app: str, model: str) -> Callable[[HttpRequest], bool]:
@@ -18,6 +18,14 @@ def _item(title: str, icon: str, app: str, model: str) -> dict[str, object]:
         "link": reverse_lazy(f"admin:{app}_{model}_changelist"),
         "permission": _may_view(app, model),
     }
+
+
+def _at_deliveries(request: HttpRequest) -> bool:
+    return request.path.startswith(reverse("admin:delivery_delivery_changelist"))
+
+
+def _at_dead_letters(request: HttpRequest) -> bool:
+    return _at_deliveries(request) and request.GET.get("state__exact") == "dead"
 
 
 UNFOLD = {
@@ -55,9 +63,27 @@ UNFOLD = {
                 "items": [
                     _item("Engines", "dns", "delivery", "engine"),
                     _item("Pools", "stacks", "delivery", "pool"),
-                    _item("Deliveries", "mark_email_read", "delivery", "delivery"),
+                    _item("Deliveries", "mark_email_read", "delivery", "delivery")
+                    | {"active": lambda request: _at_deliveries(request) and not _at_dead_letters(request)},
+                    {
+                        "title": "Dead letters",
+                        "icon": "unsubscribe",
+                        "link": lambda request: reverse("admin:delivery_delivery_changelist") + "?state__exact=dead",
+                        "active": _at_dead_letters,
+                        "permission": _may_view("delivery", "delivery"),
+                    },
                     _item("Suppressions", "block", "delivery", "suppression"),
                     _item("Sandbox mails", "inbox", "delivery", "keptmail"),
+                ],
+            },
+            {
+                "title": "Workers",
+                "separator": True,
+                "items": [
+                    _item("Worker clusters", "memory", "campaigns", "cluster"),
+                    _item("Waiting tasks", "hourglass_top", "django_q", "ormq"),
+                    _item("Failed tasks", "error", "django_q", "failure"),
+                    _item("Schedules", "schedule", "django_q", "schedule"),
                 ],
             },
             {

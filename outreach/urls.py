@@ -1,13 +1,21 @@
 """Every address of the application."""
 
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
 from django.views.generic import RedirectView
 
+from campaigns.api import router as campaigns
+from delivery.api import router as delivery
 from delivery.views import unsubscribe
+from outreach import health, metrics
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/", admin.site.urls),
+    path("api/v1/", include(([*campaigns.urls, *delivery.urls], "api"))),
     path("u/<str:token>", unsubscribe, name="unsubscribe"),
+    path("health", health.health, name="health"),
+    path("health/live", health.live, name="health-live"),
+    path("health/ready", health.ready, name="health-ready"),
+    path("metrics", metrics.page, name="metrics"),
 ]

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
+from ipaddress import ip_interface
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -94,12 +95,14 @@ def _alive(pid: int) -> bool:
 class PostgresServer:
     """A server on a Unix socket and a loopback TCP port, for as long as the `with` block lasts.
 
+    `network` is one more to listen for, by an address of this machine in it, such as `10.1.2.1/24`.
     `fsync=False` is for tests: faster, and still safe against `kill()`, which no power cut is. `settings` are further
     lines of the configuration. The server also ends when the thread that started it does.
     """
 
-    def __init__(self, *, fsync: bool = True, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(self, *, fsync: bool = True, settings: Mapping[str, str] | None = None, network: str = "") -> None:
         self.port = free_port()
+        self._network = network
         self._settings = {
             "fsync": "on" if fsync else "off",
             "full_page_writes": "on" if fsync else "off",
@@ -208,10 +211,13 @@ class PostgresServer:
         done = subprocess.run(command, **self._surroundings(), capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise ServerDidNotStart(f"initdb failed: {done.stderr.strip()}")
+        if self._network:
+            with (self._directory / "data" / "pg_hba.conf").open("a") as rules:
+                rules.write(f"host all all {ip_interface(self._network).network} trust\n")
 
     def _start(self) -> None:
         settings = self._settings | {
-            "listen_addresses": "127.0.0.1",
+            "listen_addresses": ",".join(filter(None, ["127.0.0.1", self._network.partition("/")[0]])),
             "port": str(self.port),
             "unix_socket_directories": str(self._directory),
         }

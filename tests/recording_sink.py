@@ -107,6 +107,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
+        self._peer = (transport.get_extra_info("peername") or [""])[0]
         self._answer(GREETING)
 
     def data_received(self, data: bytes) -> None:
@@ -183,6 +184,7 @@ class Connection(asyncio.Protocol):
             "sender": self._sender,
             "recipients": self._recipients,
             "connection": self._number,
+            "peer": self._peer,
         }
         return json.dumps(fields).encode() + b"\n"
 
@@ -251,14 +253,14 @@ COMMANDS: dict[bytes, Callable[[Connection, bytes], bytes]] = {
 }
 
 
-async def serve(port: int, log: int, behaviour: Behaviour) -> None:
+async def serve(address: str, port: int, log: int, behaviour: Behaviour) -> None:
     """Runs the sink until SIGTERM or SIGINT."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stopped.set)
     sink = Sink(behaviour, log)
-    server = await loop.create_server(lambda: Connection(sink), "127.0.0.1", port, backlog=1024)
+    server = await loop.create_server(lambda: Connection(sink), address, port, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await stopped.wait()
 
@@ -266,6 +268,7 @@ async def serve(port: int, log: int, behaviour: Behaviour) -> None:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.recording_sink", description=__doc__.split("\n")[0])
+    parser.add_argument("--address", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--log", required=True)
     parser.add_argument("--seed", type=int, default=0)
@@ -274,9 +277,10 @@ def main() -> None:
         parser.add_argument(rate, type=float, default=0.0, metavar="RATE")
     parser.add_argument("--refuse-recipient", default="", metavar="RATE|PATTERN")
     options = vars(parser.parse_args())
-    port, log = options.pop("port"), os.open(options.pop("log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    address, port = options.pop("address"), options.pop("port")
+    log = os.open(options.pop("log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     with asyncio.Runner(loop_factory=_fastest_loop()) as runner:
-        runner.run(serve(port, log, Behaviour(**options)))
+        runner.run(serve(address, port, log, Behaviour(**options)))
 
 
 def _fastest_loop() -> Callable[[], asyncio.AbstractEventLoop]:

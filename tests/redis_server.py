@@ -35,10 +35,11 @@ def needed() -> None:
 
 class RedisServer:
     """A server for as long as the `with` block lasts. It may be stopped and started meanwhile: the port stays, what was
-    in it does not."""
+    in it does not. `address` is one to listen on beside loopback."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "") -> None:
         self.port = free_port()
+        self._address = address
         self._account = unprivileged_account("redis", "nobody")
         self._directory = tempfile.TemporaryDirectory(prefix="outreach-redis-")
         self._process: subprocess.Popen | None = None
@@ -57,7 +58,14 @@ class RedisServer:
 
     def start(self) -> None:
         """Listens, after a `stop()` on the same port again, and empty."""
-        options = {"port": self.port, "bind": "127.0.0.1", "save": "", "appendonly": "no", "daemonize": "no"}
+        options = {
+            "port": self.port,
+            "bind": f"127.0.0.1 {self._address}".strip(),
+            "protected-mode": "no",
+            "save": "",
+            "appendonly": "no",
+            "daemonize": "no",
+        }
         self._process = subprocess.Popen(
             ["redis-server", *(text for name, value in options.items() for text in (f"--{name}", str(value)))],
             cwd="/",

@@ -25,21 +25,23 @@ ROOT = Path(__file__).resolve().parent.parent
 @dataclass(frozen=True, slots=True)
 class Received:
     """One message that the sink accepted. `at_ns` is time.monotonic_ns(), which all processes of a host share;
-    `message_id` stands without its angle brackets; `connection` counts from 1."""
+    `message_id` stands without its angle brackets; `connection` counts from 1; `peer` is the client's address."""
 
     at_ns: int
     message_id: str
     sender: str
     recipients: tuple[str, ...]
     connection: int
+    peer: str
 
 
 class RecordingSink:
     """A recording sink for as long as the `with` block lasts. It may be stopped and started meanwhile: the port and the
     log stay. Its options are the fields of `Behaviour`."""
 
-    def __init__(self, behaviour: Behaviour | None = None) -> None:
+    def __init__(self, behaviour: Behaviour | None = None, address: str = "127.0.0.1") -> None:
         self.port = 0
+        self._address = address
         self._behaviour = behaviour or Behaviour()
         self._directory = tempfile.TemporaryDirectory(prefix="outreach-sink-")
         self._log = Path(self._directory.name) / "log"
@@ -69,7 +71,11 @@ class RecordingSink:
         """Listens, after a `stop()` on the same port again."""
         options = [f"--{name.replace('_', '-')}={value}" for name, value in asdict(self._behaviour).items()]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.recording_sink", f"--port={self.port}", f"--log={self._log}", *options],
+            [
+                *(sys.executable, "-m", "tests.recording_sink"),
+                *(f"--address={self._address}", f"--port={self.port}", f"--log={self._log}"),
+                *options,
+            ],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             preexec_fn=dying_with_parent(signal.SIGKILL),

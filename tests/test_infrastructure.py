@@ -81,6 +81,9 @@ class Wire:
         self.log = log
         self.written: list[tuple[bytes, int]] = []
 
+    def get_extra_info(self, name: str) -> None:
+        return None
+
     def write(self, reply: bytes) -> None:
         self.written.append((reply, len(self.log.read_text().splitlines())))
 

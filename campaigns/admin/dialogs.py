@@ -6,11 +6,14 @@ from django import forms
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from unfold.forms import BaseDialogForm
-from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminTextInputWidget
+from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminTextInputWidget, UnfoldBooleanSwitchWidget
 
 from campaigns.exceptions import CampaignError
+from campaigns.models import Run
+from campaigns.replay import replayable
 from delivery.admin.redirects import go_to
 from delivery.exceptions import DeliveryError
+from delivery.models import DeliveryState
 
 MOST_TEST_RECIPIENTS = 1000
 
@@ -32,6 +35,29 @@ class ReasonForm(BaseDialogForm):
     """Why something is done; kept in the run's history."""
 
     why = forms.CharField(label="Why", max_length=500, required=False, widget=UnfoldAdminTextInputWidget)
+
+
+class RetryForm(ReasonForm):
+    """What of a run's failures is sent again. Says how many there are."""
+
+    form_before_template = "admin/campaigns/run/failed.html"
+
+    uncertain = forms.BooleanField(
+        label="Also the uncertain ones",
+        required=False,
+        widget=UnfoldBooleanSwitchWidget,
+        help_text="They may have arrived: somebody may get the mail twice.",
+    )
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        run = Run.objects.filter(pk=self.object_id).first()
+        self._failed = replayable(run) if run else {}
+        if DeliveryState.UNCERTAIN not in self._failed:
+            del self.fields["uncertain"]
+
+    def get_before_template_context(self, request: HttpRequest, object_id: object = None) -> dict[str, object]:
+        return {"failed": [(f"{n:,}", DeliveryState(state).label) for state, n in self._failed.items()]}
 
 
 class MaySend:

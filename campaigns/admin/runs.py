@@ -15,12 +15,13 @@ from unfold.enums import ActionVariant
 
 from campaigns import control
 from campaigns.admin.accounting import accounting_of
-from campaigns.admin.dialogs import MaySend, ReasonForm, done
+from campaigns.admin.dialogs import MaySend, ReasonForm, RetryForm, done
 from campaigns.models import Run, RunProblem, RunState
+from campaigns.replay import FAILED, may_replay, replay_run
 from campaigns.transitions import legal_moves
 from delivery.admin.keyset import KeysetList
 from delivery.admin.readonly import ReadOnly
-from delivery.models import Tally
+from delivery.models import DeliveryState, Tally
 
 STATE_COLOURS = {
     "queued": "info",
@@ -43,7 +44,7 @@ class RunAdmin(MaySend, ReadOnly, ModelAdmin):
     empty_hint = "A run is one execution of a workflow. Open a workflow and choose “Test run” or “Run now”."
     change_form_template = "admin/campaigns/run/change_form.html"
     fields = ("workflow",)
-    actions_detail = ("resume", "pause", "cancel")
+    actions_detail = ("resume", "pause", "retry_failed", "cancel")
     moves = {"pause": RunState.PAUSED, "resume": RunState.SENDING, "cancel": RunState.CANCELLED}
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:
@@ -108,11 +109,14 @@ class RunAdmin(MaySend, ReadOnly, ModelAdmin):
 
     def get_actions_detail(self, request: HttpRequest, object_id: int) -> list[UnfoldAction]:
         """Those that are legal in the run's state."""
-        state = Run.objects.filter(pk=object_id).values_list("state", flat=True).first()
+        run = Run.objects.filter(pk=object_id).first()
+        state = run.state if run else None
         legal = legal_moves(state)
         allowed = {f"campaigns_run_{name}" for name, target in self.moves.items() if target in legal}
         if state != RunState.PAUSED:
             allowed.discard("campaigns_run_resume")  # initializing leads to sending, too, but not by hand
+        if run and may_replay(run):
+            allowed.add("campaigns_run_retry_failed")
         return [shown for shown in super().get_actions_detail(request, object_id) if shown.action_name in allowed]
 
     @action(
@@ -158,6 +162,26 @@ class RunAdmin(MaySend, ReadOnly, ModelAdmin):
     )
     def cancel(self, request: HttpRequest, form: ReasonForm, object_id: str) -> HttpResponse:
         return self._control(request, object_id, control.cancel, "The run is cancelled.", form.cleaned_data["why"])
+
+    @action(
+        description="Retry failed",
+        icon="replay",
+        permissions=["send"],
+        dialog={
+            "title": "Send what failed again?",
+            "description": "Each goes out again in its place, as if it had never been tried; nobody who has the mail "
+            "gets it again. Suppressed addresses stay suppressed.",
+            "form_class": RetryForm,
+            "form_submit_text": "Retry",
+        },
+    )
+    def retry_failed(self, request: HttpRequest, form: RetryForm, object_id: str) -> HttpResponse:
+        states = (*FAILED, DeliveryState.UNCERTAIN) if form.cleaned_data.get("uncertain") else FAILED
+
+        def retry(run: Run, by: str, why: str) -> None:
+            replay_run(run, by, why, states=states)
+
+        return self._control(request, object_id, retry, "What failed goes out again.", form.cleaned_data["why"])
 
     def _control(self, request: HttpRequest, object_id: str, deed: object, success: str, why: str) -> HttpResponse:
         run = get_object_or_404(Run, pk=object_id)

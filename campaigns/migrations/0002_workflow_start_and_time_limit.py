@@ -12,7 +12,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='workflow',
             name='start',
-            field=models.CharField(choices=[('checked', 'when every recipient has been checked: nothing goes out if one cannot be rendered'), ('at_once', 'at once: the first mails go out while the rest of the audience is still read')], default='checked', help_text='When the first mail may go out. At once: who cannot be rendered is left out when his turn comes.', max_length=7),
+            field=models.CharField(choices=[('checked', 'when every recipient has been checked: nothing goes out if one cannot be rendered'), ('at_once', 'at once: the first mails go out while the rest of the audience is still read')], default='checked', help_text='When the first mail may go out. At once: who cannot be rendered becomes a dead letter when his turn comes.', max_length=7),
         ),
         migrations.AddField(
             model_name='workflow',

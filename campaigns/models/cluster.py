@@ -1,6 +1,16 @@
 """The worker clusters there are: one row each, kept fresh by the cluster's head."""
 
+from datetime import datetime, timedelta
+
 from django.db import models
+
+SILENT_AFTER = timedelta(seconds=30)  # several heartbeats
+
+
+class ClusterQuerySet(models.QuerySet):
+    def alive(self, now: datetime) -> "ClusterQuerySet":
+        """Those whose head was heard of lately, and that are not about to stop."""
+        return self.filter(beat_at__gt=now - SILENT_AFTER, stopping=False)
 
 
 class Cluster(models.Model):
@@ -15,6 +25,8 @@ class Cluster(models.Model):
     worked_at = models.DateTimeField(null=True)
     restarts = models.PositiveIntegerField(default=0, help_text="How often its processes were started anew.")
     stopping = models.BooleanField(default=False)
+
+    objects = ClusterQuerySet.as_manager()
 
     class Meta:
         ordering = ["host", "id"]

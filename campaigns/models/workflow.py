@@ -64,7 +64,8 @@ class Workflow(models.Model):
         max_length=7,
         choices=Start,
         default=Start.CHECKED,
-        help_text="When the first mail may go out. At once: who cannot be rendered is left out when his turn comes.",
+        help_text="When the first mail may go out. At once: who cannot be rendered becomes a dead letter when his turn "
+        "comes.",
     )
     time_limit_minutes = models.PositiveIntegerField(
         null=True,

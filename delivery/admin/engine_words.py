@@ -10,8 +10,9 @@ from delivery.core.breaker import Breaker, State
 from delivery.core.condition import Condition
 from delivery.core.throttle import Period
 from delivery.core.warmup import DAY, Ramp
-from delivery.models import EngineLimit
+from delivery.models import Engine, EngineEvent, EngineLimit
 
+USE_COLOURS = {"on": "success", "held": "warning", "off": "default"}
 CIRCUIT_COLOURS = {"closed": "success", "half-open": "warning", "open": "danger"}
 CIRCUIT_WORDS = {"closed": "closed", "half_open": "half-open", "open": "open"}
 CIRCUIT_MEANS = {
@@ -56,6 +57,25 @@ def paused_until(condition: Condition, now: datetime) -> str:
     if condition.paused_until is None or condition.paused_until <= now:
         return "-"
     return shown_instant(condition.paused_until)
+
+
+# ---- what people do ----
+
+
+def use(engine: Engine, now: datetime) -> tuple[str, str]:
+    """Whether mails may go through it as far as people have a say: a key of `USE_COLOURS`, and words."""
+    if not engine.enabled:
+        return "off", "switched off"
+    if not engine.is_held(now):
+        return "on", "in use"
+    until = f" (until {shown_instant(engine.held_until)})" if engine.held_until else ""
+    return "held", f"held: {engine.hold_reason}{until}"
+
+
+def event(event: EngineEvent) -> tuple[str, str]:
+    """When it was, and what."""
+    by = f" by {event.by}" if event.by else ""
+    return shown_instant(event.at), f"{event.what}{by}" + (f": {event.why}" if event.why else "")
 
 
 # ---- limits ----

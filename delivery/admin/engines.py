@@ -1,5 +1,7 @@
 """Engines: their settings, in the words of their kind, and what the workers know of them at this moment."""
 
+from collections.abc import Callable
+
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.utils import flatten_fieldsets, unquote
@@ -7,17 +9,25 @@ from django.forms import ModelForm
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 from django.utils.timezone import now
 from unfold.admin import ModelAdmin, TabularInline
+from unfold.dataclasses import UnfoldAction
 from unfold.decorators import action, display
+from unfold.enums import ActionVariant
 
 from delivery.admin import engine_words as words
 from delivery.admin.conditions import AWAY, LISTED, ON_ITS_PAGE, ShowsConditions, state_fields
 from delivery.admin.engine_form import SAVE_ANYWAY, EngineForm, engine_form, option_fields, secret_fields
+from delivery.admin.hold_form import HoldForm, ReleaseForm
 from delivery.admin.redirects import go_to
 from delivery.checking import PATIENCE, check
+from delivery.engine_changes import Snapshot, record
 from delivery.engines import KINDS, EngineKind
 from delivery.engines.base import Finding
+from delivery.exceptions import IllegalHold
+from delivery.hold import hold, release
 from delivery.models import Engine, EngineLimit
 
 KEPT_ENCRYPTED = "Kept encrypted, and never shown again."
@@ -29,6 +39,7 @@ ABOUT_THE_WARMUP = (
     "Receivers distrust a sender that begins with much. A warm-up allows few mails in 24 hours on the first day and "
     "more on each day after it, beside the limits below. Empty: there is none."
 )
+LISTED_EVENTS = 50
 ABOUT_THE_STATE = "What the workers know of it at this moment."
 
 
@@ -59,16 +70,16 @@ class LimitInline(TabularInline):
 class EngineAdmin(ShowsConditions, ModelAdmin):
     """An engine's kind is chosen first, on a page of its own, and stays."""
 
-    list_display = ("name", "kind_label", *LISTED, "enabled")
+    list_display = ("name", "kind_label", *LISTED, "in_use")
     list_filter = ("enabled",)
     search_fields = ("name", "slug")
     prepopulated_fields = {"slug": ("name",)}
-    readonly_fields = ("kind_label", "plain_options", "warmup_now", *ON_ITS_PAGE, *AWAY)
+    readonly_fields = ("kind_label", "plain_options", "warmup_now", "use_now", "history", *ON_ITS_PAGE, *AWAY)
     empty_hint = (
         "An engine is one way out, such as an SMTP server. Begin with the sandbox: it keeps every mail and sends none."
     )
     inlines = (LimitInline,)
-    actions_detail = ("check_connection",)
+    actions_detail = ("hold", "release", "check_connection")
 
     # ---- the kind ----
 
@@ -110,7 +121,7 @@ class EngineAdmin(ShowsConditions, ModelAdmin):
         if any(finding.certain for finding in _findings(request)):
             sets.insert(0, (None, {"fields": [SAVE_ANYWAY]}))
         if obj:
-            sets.append(("State", {"fields": state_fields(obj), "description": ABOUT_THE_STATE}))
+            sets.append(("State", {"fields": ["use_now", *state_fields(obj)], "description": ABOUT_THE_STATE}))
         if settings:
             sets.append(("Settings", {"fields": settings}))
         if secrets:
@@ -122,6 +133,8 @@ class EngineAdmin(ShowsConditions, ModelAdmin):
         if obj:
             warmup.insert(0, "warmup_now")
         sets.append(("Warm-up", {"fields": warmup, "description": ABOUT_THE_WARMUP}))
+        if obj:
+            sets.append(("History", {"fields": ["history"]}))
         return sets
 
     def changeform_view(
@@ -152,10 +165,62 @@ class EngineAdmin(ShowsConditions, ModelAdmin):
         return self.has_change_permission(request, engine) if engine else self.has_add_permission(request)
 
     def save_model(self, request: HttpRequest, obj: Engine, form: ModelForm, change: bool) -> None:
+        request.engine_before = Snapshot(obj.pk) if change else None
         super().save_model(request, obj, form, change)
         for finding in _findings(request):
             how = "Saved although the provider objects" if finding.certain else "Saved; the check found"
             messages.warning(request, f"{how}: {finding.words}")
+
+    def save_related(self, request: HttpRequest, form: ModelForm, formsets: list, change: bool) -> None:
+        super().save_related(request, form, formsets, change)
+        record(form.instance, request.engine_before, request.user.get_username())
+
+    # ---- a hold ----
+
+    def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[UnfoldAction]:
+        """Either to hold it or to release it, whichever it is not."""
+        engine = Engine.objects.filter(pk=unquote(str(object_id))).first()
+        other = "hold" if engine is not None and engine.is_held(now()) else "release"
+        shown = super().get_actions_detail(request, object_id)
+        return [each for each in shown if each.action_name != f"delivery_engine_{other}"]
+
+    @action(
+        description="Hold",
+        icon="pause",
+        permissions=["change"],
+        dialog={
+            "title": "Hold this engine?",
+            "description": "Nothing goes through it until it is released; other engines of its pools take over. What "
+            "is being handed over at this moment still goes out.",
+            "form_class": HoldForm,
+            "form_submit_text": "Hold",
+        },
+    )
+    def hold(self, request: HttpRequest, form: HoldForm, object_id: str) -> HttpResponse:
+        engine, by = self._held_or_not(request, object_id), request.user.get_username()
+        return _done(request, engine, lambda: hold(engine, by, form.cleaned_data["why"], form.until(now())), "held")
+
+    @action(
+        description="Release",
+        icon="play_arrow",
+        variant=ActionVariant.PRIMARY,
+        permissions=["change"],
+        dialog={
+            "title": "Release this engine?",
+            "description": "Mails go through it again.",
+            "form_class": ReleaseForm,
+            "form_submit_text": "Release",
+        },
+    )
+    def release(self, request: HttpRequest, form: ReleaseForm, object_id: str) -> HttpResponse:
+        engine, by = self._held_or_not(request, object_id), request.user.get_username()
+        return _done(request, engine, lambda: release(engine, by, form.cleaned_data["why"]), "released")
+
+    def _held_or_not(self, request: HttpRequest, object_id: str) -> Engine:
+        engine = self.get_object(request, unquote(object_id))
+        if engine is None:
+            raise Http404
+        return engine
 
     # ---- the connection ----
 
@@ -185,6 +250,20 @@ class EngineAdmin(ShowsConditions, ModelAdmin):
 
     # ---- what is shown ----
 
+    @display(description="In use", label=words.USE_COLOURS)
+    def in_use(self, engine: Engine) -> tuple[str, str]:
+        return words.use(engine, now())
+
+    @display(description="In use")
+    def use_now(self, engine: Engine) -> str:
+        return words.use(engine, now())[1]
+
+    @display(description="What people did")
+    def history(self, engine: Engine) -> SafeString | str:
+        events = engine.events.order_by("-id")[:LISTED_EVENTS]
+        lines = format_html_join("", "<li><time>{}</time> {}</li>", [words.event(each) for each in events])
+        return format_html('<ol class="outreach-timeline">{}</ol>', lines) if lines else "nothing yet"
+
     @display(description="Kind")
     def kind_label(self, engine: Engine) -> str:
         return KINDS[engine.kind].label if engine.kind in KINDS else f"{engine.kind} (unknown)"
@@ -196,6 +275,16 @@ class EngineAdmin(ShowsConditions, ModelAdmin):
     @display(description="Now")
     def warmup_now(self, engine: Engine) -> str:
         return words.warmup_means(engine.ramp, now())
+
+
+def _done(request: HttpRequest, engine: Engine, deed: Callable[[], None], what: str) -> HttpResponse:
+    try:
+        deed()
+    except IllegalHold as refusal:
+        messages.error(request, str(refusal))
+    else:
+        messages.success(request, f"The engine is {what}.")
+    return go_to(request, reverse("admin:delivery_engine_change", args=[engine.pk]))
 
 
 def _findings(request: HttpRequest) -> list[Finding]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
-from delivery.core.envelope import Kind, Outcome
+from delivery.core.envelope import UNKEPT, Kind, Outcome
 from delivery.core.meaning import ENGINE, LONGEST_WAIT, MESSAGE, SLOWER, TAKEN, TROUBLE, UNKNOWN, Meaning
 
 KEPT_WORDS = 300  # characters of a body that is no JSON: a proxy's HTML says little in more
@@ -56,7 +56,7 @@ def plain(value: object) -> str:
     """What a field of an answer says, as text that any database keeps; "" when it is neither text nor a number."""
     if not isinstance(value, str | int | float) or isinstance(value, bool):
         return ""
-    return _UNKEPT.sub(" ", str(value))
+    return UNKEPT.sub(" ", str(value))
 
 
 def objects(value: object) -> list[Mapping[str, object]]:
@@ -64,8 +64,6 @@ def objects(value: object) -> list[Mapping[str, object]]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
-# PostgreSQL keeps no NUL, no database half of a surrogate pair, and no reader needs the other control characters.
-_UNKEPT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]+")
 _UNSEEN = re.compile(r"<(script|style|head)\b.*?(</\1\s*>|\Z)", re.IGNORECASE | re.DOTALL)
 _TAGS = re.compile(r"<[^>]*(>|\Z)")
 

@@ -16,6 +16,7 @@ from delivery.core.retry import RetryPolicy, Trouble
 
 # How long a delivery waits when nothing says when an engine will be able again: a person has to act.
 NOBODY_ABLE = timedelta(minutes=5)
+NONE_ABLE = "no engine of the pool is able now"
 # Without a Retry-After, how long an engine that said "slow down" is left alone.
 SLOW_DOWN = timedelta(seconds=5)
 LONGEST_PAUSE = timedelta(hours=24)  # a Retry-After beyond this is not believed
@@ -90,7 +91,7 @@ def decide(
         return GiveUp(candidate.given_up(End.DEAD), f"no engine was able for {retry.max_age}")
     if not choice.fits:
         return Wait(now + NOBODY_ABLE, f"no engine of the pool may send for {candidate.sender_domain}")
-    return Wait(choice.at or now + NOBODY_ABLE, "no engine of the pool is able now")
+    return Wait(choice.at or now + NOBODY_ABLE, NONE_ABLE)
 
 
 class Verdict(NamedTuple):

@@ -4,6 +4,7 @@ Decides nothing and knows no provider, no database and no clock. Everything an e
 on the Envelope; everything the queue needs to go on is on the Outcome.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -89,6 +90,8 @@ class Kind(StrEnum):
     UNKNOWN = "unknown"  # handed over, no answer read: may have been accepted, never guessed
 
 
+# PostgreSQL keeps no NUL, no database half of a surrogate pair, and no reader needs the other control characters.
+UNKEPT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]+")
 MAX_WORDS = 500  # of the provider's own text that are kept, in characters
 
 
@@ -96,7 +99,8 @@ MAX_WORDS = 500  # of the provider's own text that are kept, in characters
 class Outcome:
     """What one engine said of one envelope.
 
-    `code` is the provider's own ("550 5.1.1", "429"), `text` its own words (cut at MAX_WORDS), never a credential.
+    `code` is the provider's own ("550 5.1.1", "429"), `text` its own words (cut at MAX_WORDS), never a credential; what
+    no database keeps is taken out of both.
     `provider_id` is its id of an accepted mail. `retry_after` is how long it asked us to wait.
     `hard` (RECIPIENT only): the address is dead, not merely unwilling: it is to be suppressed.
     `faults_engine` (TRANSIENT only): the trouble is the engine's and counts for its breaker; False when it concerns
@@ -115,5 +119,8 @@ class Outcome:
     shared: bool = False
 
     def __post_init__(self) -> None:
+        if not (self.code.isprintable() and self.text.isprintable() and self.provider_id.isprintable()):
+            for name in ("code", "text", "provider_id"):
+                object.__setattr__(self, name, UNKEPT.sub(" ", getattr(self, name)))
         if len(self.text) > MAX_WORDS:
             object.__setattr__(self, "text", self.text[: MAX_WORDS - 1] + "…")

@@ -81,6 +81,10 @@ class Rate:
         return Rate(int(self.interval / pace), max(1, int(self.burst * pace)))
 
 
+# No grant leaves a bucket further ahead of the clock than its span, its toll, and another's toll.
+CLOCK_STEP = 2 * SECOND
+
+
 class Grant(NamedTuple):
     """`tokens` may go now; `state` is the bucket's next state; `wait` is how long until one more token is there."""
 
@@ -98,6 +102,8 @@ def draw(rate: Rate, state: int, now: int, wanted: int) -> Grant:
     interval = rate.interval
     span = rate.burst * interval
     start = state if state > now else now
+    if start > now + span + rate.toll + CLOCK_STEP:
+        start = now + span  # the store's clock was set back: the bucket is empty, and not shut until it has caught up
     tokens = (now + span - start) // interval
     if tokens > wanted:
         tokens = wanted

@@ -40,6 +40,16 @@ class Engine(Protocol):
         the call for all: the worker sends smaller batches until it is found."""
         ...
 
+    @property
+    def room(self) -> int:
+        """How many more `send` calls would go out at once, or be refused at once. A worker that keeps to a limit waits
+        for room before it takes a token: the token would be stale when a connection is there."""
+        ...
+
+    async def more_room(self) -> None:
+        """Connects if need be, and returns when there may be more room."""
+        ...
+
     async def check(self, domains: frozenset[str]) -> list[Finding]:
         """What is wrong with the settings, found by talking to the provider without sending a mail; [] when all is
         well. `domains`: the From domains that the engine is to send for, as far as they are known."""
@@ -48,3 +58,12 @@ class Engine(Protocol):
     async def close(self) -> None:
         """Ends the connections in order. Called once, with no `send` under way."""
         ...
+
+
+class Connectionless:
+    """For engines that have no connection to wait for."""
+
+    room = 1_000_000
+
+    async def more_room(self) -> None:
+        return

@@ -16,7 +16,7 @@ import httpx
 
 from delivery.core.answer import Answer
 from delivery.core.envelope import Envelope, Kind, Outcome
-from delivery.engines.base import Finding
+from delivery.engines.base import Connectionless, Finding
 from delivery.http import Call, Client, Unreachable
 
 CHECK_PATIENCE = 10.0  # seconds for each question of `check`: somebody sits in front of the answer
@@ -76,7 +76,7 @@ class Exchange(Protocol):
     async def close(self) -> None: ...
 
 
-class ProviderEngine:
+class ProviderEngine(Connectionless):
     """A Provider as a way out (see `delivery.engines.base.Engine`).
 
     `timeout`: seconds to wait for an answer. Giving up early on an API that is still storing a mail makes a double.

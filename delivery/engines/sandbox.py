@@ -7,14 +7,14 @@ from django import forms
 from django.db import connection
 
 from delivery.core.envelope import Envelope, Kind, Outcome
-from delivery.engines.base import Finding
+from delivery.engines.base import Connectionless, Finding
 from delivery.engines.kind import EngineKind, Options, Secrets
 from delivery.mime import Builder
 from delivery.models import KeptMail
 from delivery.queue.dialect import DatabaseAway
 
 
-class SandboxEngine:
+class SandboxEngine(Connectionless):
     """Writes mails to the database."""
 
     batch_size = 100

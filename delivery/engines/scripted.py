@@ -10,14 +10,14 @@ from django import forms
 from delivery.clock import SYSTEM, Clock
 from delivery.core.envelope import Envelope, Outcome
 from delivery.core.script import EXAMPLE, ScriptProblem, Vendor, VendorScript
-from delivery.engines.base import Finding
+from delivery.engines.base import Connectionless, Finding
 from delivery.engines.kind import EngineKind, Options, Secrets
 
 # What a vendor took: the key, and the monotonic time in nanoseconds.
 Taken = Callable[[str, int], None]
 
 
-class ScriptedEngine:
+class ScriptedEngine(Connectionless):
     """A scripted vendor as a way out (see `delivery.engines.base.Engine`). `taken` hears of every mail it took, also of
     those that it answered with silence."""
 

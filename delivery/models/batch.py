@@ -47,6 +47,12 @@ class Batch(models.Model):
     def __str__(self) -> str:
         return self.label
 
+    def rows(self) -> models.QuerySet:
+        """Its deliveries, found by the slice of the primary key that they lie in."""
+        from delivery.models.queue import Delivery  # imports this module
+
+        return Delivery.objects.filter(batch=self.pk, id__gte=self.first_id or 0, id__lte=self.last_id or 0)
+
 
 class Message(models.Model):
     """Immutable content for many: templates and header values, frozen when the batch was made. Also the record of

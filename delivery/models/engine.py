@@ -1,6 +1,8 @@
 """Engines and pools: what an operator configures, and beside it what the running system knows of each engine."""
 
+import json
 from datetime import datetime, time, timedelta
+from hashlib import sha256
 
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
@@ -119,6 +121,11 @@ class Engine(models.Model):
         since = timezone.make_aware(datetime.combine(self.warmup_from, time.min))
         caps = tuple(int(cap) for cap in self.warmup_caps.split(","))
         return Ramp(since, caps, self.warmup_growth, self.warmup_target)
+
+    @property
+    def version(self) -> str:
+        """Another one whenever what the engine is opened with has changed: kind, options, credentials."""
+        return sha256(f"{self.kind}{json.dumps(self.options, sort_keys=True)}{self.secrets.token}".encode()).hexdigest()
 
     @property
     def warmup_key(self) -> str:

@@ -1,14 +1,17 @@
 """A batch from its first row to its last end: the named transitions of batches, and of all their deliveries at once."""
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from django.db import transaction
-from django.db.models import Max, Min
+from django.db.models import F
+from django.db.models.functions import Coalesce, Greatest, Least
 
+from delivery import metrics
 from delivery.core.dispatch import UncertainPolicy
 from delivery.exceptions import IllegalTransition
-from delivery.models import OPEN_STATES, Batch, Delivery, DeliveryState
+from delivery.models import OPEN_STATES, Batch, DeliveryState
 from delivery.models.batch import BatchState
 from delivery.queue import tallies
 from delivery.queue.dialect import database_now
@@ -24,6 +27,8 @@ class BatchView:
     priority: int
     scope: str
     uncertain: UncertainPolicy
+    growing: bool = False
+    reference: str = ""
 
 
 def open_batches(only: int | None = None) -> list[BatchView]:
@@ -31,8 +36,8 @@ def open_batches(only: int | None = None) -> list[BatchView]:
     rows = Batch.objects.filter(state=BatchState.OPEN).order_by("priority", "id")
     if only is not None:
         rows = rows.filter(pk=only)
-    fields = rows.values_list("id", "pool_id", "priority", "scope", "uncertain_policy")
-    return [BatchView(i, pool, priority, scope, UncertainPolicy(u)) for i, pool, priority, scope, u in fields]
+    fields = rows.values_list("id", "pool_id", "priority", "scope", "uncertain_policy", "growing", "reference")
+    return [BatchView(*row[:4], UncertainPolicy(row[4]), *row[5:]) for row in fields]
 
 
 def _move(batch_id: int, sources: tuple[str, ...], target: str, **fields: object) -> None:
@@ -43,12 +48,30 @@ def _move(batch_id: int, sources: tuple[str, ...], target: str, **fields: object
         )
 
 
-def open_for_sending(batch_id: int) -> int:
-    """All rows are there: workers may begin. Returns the total."""
-    span = Delivery.objects.filter(batch=batch_id).aggregate(first=Min("id"), last=Max("id"))
-    total = Delivery.objects.filter(batch=batch_id).count()
-    _move(batch_id, (BatchState.FILLING,), BatchState.OPEN, total=total, first_id=span["first"], last_id=span["last"])
-    return total
+def grew(batch_id: int, ids: Collection[int]) -> None:
+    """Takes the rows that were just written into the total. Part of the transaction that wrote them."""
+    if ids:
+        Batch.objects.filter(pk=batch_id).update(
+            total=F("total") + len(ids),
+            first_id=Least(Coalesce("first_id", min(ids)), min(ids)),
+            last_id=Greatest(Coalesce("last_id", max(ids)), max(ids)),
+        )
+
+
+def open_for_sending(batch_id: int, *, growing: bool = False) -> None:
+    """Workers may begin. With `growing` more rows follow, until `filled`; else all of them are there."""
+    _move(batch_id, (BatchState.FILLING,), BatchState.OPEN, growing=growing)
+
+
+def filled(batch_id: int) -> None:
+    """The last row of a growing batch is there."""
+    Batch.objects.filter(pk=batch_id).update(growing=False)
+
+
+def lock(batch_id: int) -> None:
+    """Nobody else moves the batch before the transaction ends. Whoever moves a batch and what belongs to it begins with
+    this: else two that do so from both ends wait for each other in a circle."""
+    Batch.objects.select_for_update(no_key=True).filter(pk=batch_id).first()
 
 
 def hold(batch_id: int, reason: str) -> None:
@@ -61,22 +84,33 @@ def release(batch_id: int) -> None:
     _move(batch_id, (BatchState.HELD,), BatchState.OPEN, hold_reason="")
 
 
-def cancel(batch_id: int) -> int:
-    """Nothing more goes out. What no worker has ends as cancelled here and now; what one has, when it asks to mark."""
+def cancel(
+    batch_id: int, reason: str = "the run was cancelled", left_as: DeliveryState = DeliveryState.CANCELLED
+) -> int:
+    """Nothing more goes out. What no worker has ends as `left_as` here and now; what one has, when it asks to mark."""
     with transaction.atomic():
-        _move(batch_id, (BatchState.FILLING, BatchState.OPEN, BatchState.HELD), BatchState.CANCELLED)
+        _move(
+            batch_id,
+            (BatchState.FILLING, BatchState.OPEN, BatchState.HELD),
+            BatchState.CANCELLED,
+            hold_reason=reason[:200],
+            left_as=left_as,
+            growing=False,
+        )
         return _cancel_deliveries(batch_id)
 
 
 def _cancel_deliveries(batch_id: int) -> int:
     """Ends what nobody has. What an engine may have taken already is not cancelled: that is uncertain."""
-    free = Delivery.objects.filter(batch=batch_id, state__in=[DeliveryState.WAITING, DeliveryState.READY])
+    batch = Batch.objects.get(pk=batch_id)
     now = database_now()
     ended = Counter()
-    for pinned, state in ((False, DeliveryState.CANCELLED), (True, DeliveryState.UNCERTAIN)):
-        count = free.filter(pinned=pinned).update(state=state, settled_at=now)
-        ended[batch_id, state.value] = count
+    for free in (DeliveryState.WAITING, DeliveryState.READY):  # one at a time: each has an index, both have none
+        for pinned, state in ((False, batch.left_as), (True, DeliveryState.UNCERTAIN.value)):
+            rows = batch.rows().filter(state=free, pinned=pinned)
+            ended[batch_id, state] += rows.update(state=state, settled_at=now, words=batch.hold_reason)
     tallies.add(ended)
+    metrics.settled({state: n for (_, state), n in ended.items()})
     return ended.total()
 
 
@@ -93,9 +127,10 @@ def finish_if_done(batch_id: int) -> bool:
     """Moves an open or cancelled batch whose every delivery has an end state to done, once, and says so by
     `batch_done`. Counts the rows themselves: a batch is done by the truth, not by the tally."""
     batch = Batch.objects.get(pk=batch_id)
-    if batch.state not in (BatchState.OPEN, BatchState.CANCELLED):
+    if batch.growing or batch.state not in (BatchState.OPEN, BatchState.CANCELLED):
         return False
-    if sum(tallies.progress(batch_id).values()) < batch.total:
+    ended = tallies.progress(batch_id)
+    if sum(ended.values()) < batch.total:
         return False
     counts = tallies.counts_by_state(batch_id)
     if any(counts.get(state) for state in OPEN_STATES):
@@ -104,6 +139,10 @@ def finish_if_done(batch_id: int) -> bool:
         moved = Batch.objects.filter(pk=batch_id, state=batch.state).update(
             state=BatchState.DONE, done_at=database_now()
         )
+        if moved and tallies.progress(batch_id) != ended:
+            # A replay or a late answer came between the count and this: what was counted is no longer true.
+            transaction.set_rollback(True)
+            return False
         if moved:
             batch_done.send(Batch, batch_id=batch_id, reference=batch.reference, counts=counts)
     return bool(moved)

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from django.db import connection, transaction
 
+from delivery import metrics
 from delivery.core.envelope import MAX_WORDS
 from delivery.models import Delivery, DeliveryState
-from delivery.queue import tallies
+from delivery.queue import batches, tallies
 from delivery.queue.dialect import database_now, instant, is_postgres, table, values
 
 STAGED = {"address": str, "identity": str, "name": str, "data": str, "skipped": str}
@@ -53,11 +54,13 @@ class Filler:
         with transaction.atomic():
             written = self._copy(rows) if is_postgres() else self._insert(rows)
             skipped = sum(1 for d in first.values() if d.skipped and d.identity in written)
+            batches.grew(self._common[0], written.values())
             tallies.add(Counter({(self._common[0], DeliveryState.SKIPPED.value): skipped}))
+            metrics.settled({DeliveryState.SKIPPED: skipped})
         duplicates += [d for identity, d in first.items() if identity not in written]
         return sorted(duplicates, key=lambda d: d.position)
 
-    def _copy(self, rows: list[tuple[str, ...]]) -> set[str]:
+    def _copy(self, rows: list[tuple[str, ...]]) -> dict[str, int]:
         with connection.cursor() as cursor:
             cursor.execute(
                 "CREATE TEMPORARY TABLE IF NOT EXISTS delivery_staging "
@@ -68,14 +71,15 @@ class Filler:
                     copy.write_row(row)
         return self._insert_from("delivery_staging AS v", [])
 
-    def _insert(self, rows: list[tuple[str, ...]]) -> set[str]:
+    def _insert(self, rows: list[tuple[str, ...]]) -> dict[str, int]:
         if not rows:
-            return set()
+            return {}
         source, parameters = values("v", STAGED, rows)
         # The WHERE is SQLite's: without it "ON CONFLICT" after a SELECT reads as a join's ON.
         return self._insert_from(f"{source} WHERE true", parameters)
 
-    def _insert_from(self, source: str, parameters: list[object]) -> set[str]:
+    def _insert_from(self, source: str, parameters: list[object]) -> dict[str, int]:
+        """The ids of what was written, by the recipient's identity."""
         skipped, ready = DeliveryState.SKIPPED.value, DeliveryState.READY.value
         # NULL in a CASE takes its type from the other branch; SQLite has no types to mind.
         now = "%s::timestamptz" if is_postgres() else "%s"
@@ -85,7 +89,7 @@ class Filler:
                 "state, settled_at) SELECT %s, %s, %s, v.address, v.identity, v.name, v.data, v.skipped, "
                 f"CASE v.skipped WHEN '' THEN '{ready}' ELSE '{skipped}' END, "
                 f"CASE v.skipped WHEN '' THEN NULL ELSE {now} END "
-                f"FROM {source} ON CONFLICT (identity, message_id) DO NOTHING RETURNING identity",
+                f"FROM {source} ON CONFLICT (identity, message_id) DO NOTHING RETURNING identity, id",
                 [*self._common, instant(database_now()), *parameters],
             )
-            return {identity for (identity,) in cursor.fetchall()}
+            return dict(cursor.fetchall())

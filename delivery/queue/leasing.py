@@ -11,6 +11,7 @@ from typing import NamedTuple
 from django.db import connection, transaction
 from django.db.models import F
 
+from delivery import metrics
 from delivery.core.dispatch import UncertainPolicy
 from delivery.core.envelope import Kind
 from delivery.models import Attempt, Batch, Delivery, DeliveryState, Lease
@@ -90,6 +91,16 @@ def promote() -> int:
         return cursor.rowcount
 
 
+def due(batch_id: int) -> datetime | None:
+    """When a batch next has something to do: now, when the first waiting delivery's time comes, or None: not before
+    somebody else's work is done."""
+    rows = Delivery.objects.filter(batch=batch_id)
+    if rows.filter(state=DeliveryState.READY).exists():
+        return database_now()
+    waiting = rows.filter(state=DeliveryState.WAITING).order_by("not_before")
+    return waiting.values_list("not_before", flat=True).first()
+
+
 def give_back(lease_id: int) -> int:
     """What this worker leased and never marked is ready again. Returns how many."""
     return Delivery.objects.filter(lease=lease_id, state=DeliveryState.LEASED).update(
@@ -133,6 +144,8 @@ def _take_back(candidate: Lease, now: datetime) -> Counter[str]:
     )
     for batch_id in {batch for _, batch, _ in lost}:
         taken += _settle_lost(candidate.pk, batch_id, now)
+    # Last, and once: who else adds to this row has all other locks by then.
+    metrics.settled({DeliveryState.UNCERTAIN: taken["uncertain"]})
     return taken
 
 

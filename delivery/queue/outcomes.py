@@ -5,7 +5,7 @@ statement that allows the rest.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
@@ -17,7 +17,7 @@ from delivery.core.envelope import Outcome
 from delivery.models import Attempt, Batch, Delivery, DeliveryState, Suppression, SuppressionReason
 from delivery.models.batch import BatchState
 from delivery.queue import tallies
-from delivery.queue.dialect import ids, instant, table, values
+from delivery.queue.dialect import ids, instant, is_postgres, table, values
 
 ENDED = frozenset(DeliveryState) - {
     DeliveryState.WAITING,
@@ -115,7 +115,8 @@ def refused(lease_id: int, refused_ids: Sequence[int]) -> list[tuple[int, str, s
     condition, parameters = ids("d.id", refused_ids)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT d.id, d.pinned, b.state, (SELECT MIN(s.reason) FROM {table(Suppression)} AS s "
+            "SELECT d.id, d.pinned, b.state, b.left_as, b.hold_reason, "
+            f"(SELECT MIN(s.reason) FROM {table(Suppression)} AS s "
             "WHERE s.identity = d.identity AND s.scope IN ('', b.scope)) "
             f"FROM {table(Delivery)} AS d JOIN {table(Batch)} AS b ON b.id = d.batch_id "
             f"WHERE {condition} AND d.lease_id = %s",
@@ -123,9 +124,9 @@ def refused(lease_id: int, refused_ids: Sequence[int]) -> list[tuple[int, str, s
         )
         rows = cursor.fetchall()
     verdicts = []
-    for delivery_id, pinned, batch_state, reason in rows:
+    for delivery_id, pinned, batch_state, left_as, words, reason in rows:
         if batch_state == BatchState.CANCELLED:
-            state, words = DeliveryState.CANCELLED, "the run was cancelled"
+            state = DeliveryState(left_as)
         elif reason:
             state, words = DeliveryState.SUPPRESSED, f"suppressed: {SuppressionReason(reason).label}"
         else:
@@ -159,20 +160,26 @@ TAKES = (
 )
 
 
+GOES_AGAIN = f"{D}.state IN ('ready', 'waiting') AND {D}.pinned"
+
+
 def settle(lease_id: int, settlements: Sequence[Settlement]) -> None:
     """Writes what became of deliveries, their tallies, failures and suppressions. Part of the caller's transaction.
 
     A settlement that comes after the lease was lost is taken when the delivery waits as uncertain for just this
-    answer; otherwise another worker has gone on, and only the failure is kept. To a batch that is done nothing comes
-    back to be sent: there it stays uncertain. Asking twice changes nothing.
+    answer, or is to be sent again for want of it and turns out to be accepted; otherwise another worker has gone on,
+    and only the failure is kept. To a batch that is done nothing comes back to be sent: there it stays uncertain.
+    Asking twice changes nothing.
     """
     settled = _write(settlements, _opaque(f"{MINE} AND {THIS_TURN}"), [lease_id])
     late = [s for s in settlements if s.id not in settled]
-    answered = (
-        _write(late, f"{D}.lease_id IS NULL AND {D}.state = 'uncertain' AND {THIS_TURN} AND {TAKES}", [])
-        if late
-        else set()
-    )
+    answered: set[int] = set()
+    if late:
+        _keep_undone({s.batch for s in late})
+        answered = _write(late, f"{D}.lease_id IS NULL AND {D}.state = 'uncertain' AND {THIS_TURN} AND {TAKES}", [])
+        # Given up for lost and to be sent again, and nobody has it yet: now it is known that it need not be.
+        accepted = [s for s in late if s.id not in answered and s.state == DeliveryState.ACCEPTED]
+        settled |= _write(accepted, f"{D}.lease_id IS NULL AND {GOES_AGAIN} AND {THIS_TURN}", [])
     changes: Counter[tuple[int, str]] = Counter()
     for settlement in settlements:
         if settlement.id in answered:
@@ -182,6 +189,14 @@ def settle(lease_id: int, settlements: Sequence[Settlement]) -> None:
     tallies.add(changes)
     _keep_failures(settlements)
     _suppress(settlements)
+
+
+def _keep_undone(batch_ids: Collection[int]) -> None:
+    """Keeps open batches from being called done until the end of this transaction, and sees those that were."""
+    if is_postgres():
+        condition, parameters = ids("id", sorted(batch_ids))
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT id FROM {table(Batch)} WHERE {condition} ORDER BY id FOR SHARE", parameters)
 
 
 def _write(settlements: Sequence[Settlement], condition: str, condition_parameters: list[object]) -> set[int]:

@@ -6,7 +6,7 @@ from collections import Counter
 from django.db import connection
 from django.db.models import Count, Sum
 
-from delivery.models import Batch, Delivery, Tally
+from delivery.models import Batch, Tally
 from delivery.queue.dialect import table
 
 SHARDS = 16
@@ -37,5 +37,4 @@ def progress(batch_id: int) -> dict[str, int]:
 def counts_by_state(batch_id: int) -> dict[str, int]:
     """Deliveries by state, counted row by row: the truth against which the tally must agree. Reads the whole batch."""
     batch = Batch.objects.get(pk=batch_id)
-    rows = Delivery.objects.filter(batch=batch_id, id__gte=batch.first_id or 0, id__lte=batch.last_id or 0)
-    return dict(rows.values_list("state").annotate(Count("id")))
+    return dict(batch.rows().values_list("state").annotate(Count("id")))

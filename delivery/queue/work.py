@@ -13,7 +13,7 @@ from delivery.conf import conf
 from delivery.core.envelope import Envelope, Mailbox
 from delivery.models import Message
 from delivery.queue.batches import BatchView, finish_cancelled, finish_if_done, open_batches
-from delivery.queue.leasing import Leased, acquire, end, extend, give_back, lease, promote, reap
+from delivery.queue.leasing import Leased, acquire, due, end, extend, give_back, lease, promote, reap
 from delivery.queue.outcomes import Mark, Settlement, mark, refused, settle
 
 
@@ -37,6 +37,7 @@ class Queue(Protocol):
     def give_back(self, lease_id: int) -> int: ...
     def end(self, lease_id: int) -> None: ...
     def promote(self) -> int: ...
+    def due(self, batch_id: int) -> datetime | None: ...
     def reap(self) -> Counter[str]: ...
     def mark(self, lease_id: int, marks: Sequence[Mark], now: datetime) -> set[int]: ...
     def refused(self, lease_id: int, refused_ids: Sequence[int]) -> list[tuple[int, str, str]]: ...
@@ -56,6 +57,7 @@ __all__ = [
     "Queue",
     "acquire",
     "compiled",
+    "due",
     "end",
     "extend",
     "finish_cancelled",

@@ -42,9 +42,12 @@ end
 local wanted = tonumber(ARGV[1])
 local tokens, wait, starts = wanted, 0, {}
 for i = 2, #KEYS do
-    local interval, burst = tonumber(ARGV[3 * i - 4]), tonumber(ARGV[3 * i - 3])
+    local interval, burst, toll = tonumber(ARGV[3 * i - 4]), tonumber(ARGV[3 * i - 3]), tonumber(ARGV[3 * i - 2])
     local state = tonumber(redis.call('GET', KEYS[i])) or (since + burst * interval)
     starts[i] = math.max(state, now)
+    if starts[i] > now + burst * interval + toll + 20000000 then
+        starts[i] = now + burst * interval
+    end
     local offer = math.max(0, math.min(wanted, math.floor((now + burst * interval - starts[i]) / interval)))
     if offer == 0 then
         wait = math.max(wait, starts[i] + interval - burst * interval - now)

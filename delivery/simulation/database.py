@@ -16,5 +16,8 @@ class InstantDatabase:
     async def ask(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return function(*args, **kwargs)
 
+    async def ask_once(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return function(*args, **kwargs)
+
     async def close(self) -> None:
         """Holds nothing open."""

@@ -233,11 +233,19 @@ class MemoryQueue:
         now, promoted = self._now(), 0
         while self._waiting and self._waiting[0][0] <= now:
             at, delivery_id = heappop(self._waiting)
-            row = self._rows.get(delivery_id)
-            if row is not None and row.state == _WAITING and row.not_before == at:
-                self._make_ready(delivery_id, row)
+            if self._waits_until(delivery_id, at):
+                self._make_ready(delivery_id, self._rows[delivery_id])
                 promoted += 1
         return promoted
+
+    def due(self, batch_id: int) -> datetime | None:
+        if self._next < self.total or any(self._rows[i].state == _READY for _, i in self._ready):
+            return self._now()
+        return min((at for at, i in self._waiting if self._waits_until(i, at)), default=None)
+
+    def _waits_until(self, delivery_id: int, at: datetime) -> bool:
+        row = self._rows.get(delivery_id)
+        return row is not None and row.state == _WAITING and row.not_before == at
 
     def give_back(self, lease_id: int) -> int:
         held = self._leases.get(lease_id)

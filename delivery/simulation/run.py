@@ -12,12 +12,13 @@ from delivery.core.dispatch import UncertainPolicy
 from delivery.core.envelope import Kind
 from delivery.core.script import VendorScript
 from delivery.engine_desk import EngineDesk
+from delivery.metrics import Meter
 from delivery.shared.memory import MemoryShared
 from delivery.simulation.database import InstantDatabase
 from delivery.simulation.loop import EPOCH, SECOND, VirtualClock, VirtualLoop
 from delivery.simulation.queue import MemoryQueue
 from delivery.simulation.vendors import Policies, ScriptedCatalogue
-from delivery.worker import Pump, Surroundings
+from delivery.worker import Pump, Surroundings, Until
 
 TERM = timedelta(seconds=30)
 
@@ -100,6 +101,7 @@ class Simulation:
             scenario.seed,
             [self._counting(counter) for counter in self._per_second],
         )
+        self._meter = Meter()
         self._shared = MemoryShared(self._clock.monotonic_ns, self._clock.now)
 
     @staticmethod
@@ -147,8 +149,9 @@ class Simulation:
             rng=random.Random(f"{self._scenario.seed} worker {number}"),  # noqa: S311
             name=f"worker {number}",
             term=TERM,
+            meter=self._meter,
         )
-        return Pump(surroundings, until_done=True)
+        return Pump(surroundings, until=Until.DONE)
 
     async def _look_on(self) -> None:
         while True:

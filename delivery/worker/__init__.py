@@ -6,6 +6,6 @@ pump      leases, routes, concludes                standing  how the engines are
 """
 
 from delivery.worker.database import Database
-from delivery.worker.pump import Pump, Surroundings
+from delivery.worker.pump import Pump, Surroundings, Until
 
-__all__ = ["Database", "Pump", "Surroundings"]
+__all__ = ["Database", "Pump", "Surroundings", "Until"]

@@ -40,6 +40,18 @@ class Database:
         """Runs `function` in the desk thread; it makes its own transactions."""
         return await self._patiently(self._desk, _call, function, *args, **kwargs)
 
+    async def ask_once(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """As `ask`, for what must not be repeated: None when the database is away, whatever it has done."""
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._desk, lambda: function(*args, **kwargs))
+        except (*DatabaseAway, SharedAway) as error:
+            if not _may_come_back(error):
+                raise
+            logger.warning("The database is away: %s", str(error).strip())
+            await loop.run_in_executor(self._desk, _disconnect)
+            return None
+
     async def close(self) -> None:
         """Closes both connections. Nothing may be under way."""
         loop = asyncio.get_running_loop()

@@ -7,6 +7,9 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from heapq import heappop, heappush
+from itertools import count
 from typing import Protocol
 
 from delivery.clock import Clock
@@ -25,8 +28,11 @@ from delivery.worker.tokens import FOREVER, SPENT, Token, Tokens
 # How many are composed and marked in one go, at least.
 BLOCK = 64
 # How many may be marked beyond what the senders have in hand: a mark is durable some 40 ms after it was asked for, and
-# meanwhile the senders must not run dry. It is also what a crash can leave in doubt, so it is no larger than that.
-AHEAD = 256
+# meanwhile the senders must not run dry. It is also what a crash can leave in doubt, so it is no larger than that: the
+# answers of so much time at the pace of late, within bounds.
+AHEAD = 0.1  # seconds
+LEAST_AHEAD = 8
+MOST_AHEAD = 256
 COMPOSED_AT_ONCE = 8  # then the event loop gets a turn: answers are waiting to be read
 # Below this, a token would be stale before its mark is durable; then it is drawn after the mark.
 SHORT_LATENESS = 50_000_000  # nanoseconds
@@ -36,11 +42,12 @@ LINGER = 0.03  # seconds
 
 @dataclass(slots=True)
 class Item:
-    """A leased delivery on its way. `candidate` is what the policy saw of it when it was routed; `envelope` is there
-    once it is composed, `token` once it may go."""
+    """A leased delivery on its way. `priority` is its batch's; `candidate` is what the policy saw of it when it was
+    routed; `envelope` is there once it is composed, `token` once it may go."""
 
     leased: Leased
     message: Composer
+    priority: int = 0
     candidate: Candidate | None = None
     envelope: Envelope | None = None
     token: Token = SPENT
@@ -60,7 +67,8 @@ class Owner(Protocol):
 
 
 class Lane:
-    """The way through one engine, with its own senders. `tokens` are for messages, `calls` for what carries them."""
+    """The way through one engine, with its own senders. `tokens` are for messages, `calls` for what carries them;
+    `version` tells whether the engine has been set up differently since."""
 
     def __init__(
         self,
@@ -71,20 +79,27 @@ class Lane:
         ledger: Ledger,
         owner: Owner,
         clock: Clock,
-        stop: Bell,
+        version: str,
     ) -> None:
         self.engine = engine
+        self.version = version
         self._tokens = tokens
         self._calls = calls
         self._id = engine_id
         self._ledger = ledger
         self._owner = owner
         self._clock = clock
-        self._stop = stop
-        self._items: deque[Item] = deque()
+        self._stop = Bell()
+        self._items: list[tuple[int, datetime, int, Item]] = []  # a heap: the most urgent first
+        self._serials = count()
         self._outbox: Outbox[Item] = Outbox()
         self._collecting = asyncio.Lock()
         self._marked = 0  # marked and not yet answered
+        self._ahead = LEAST_AHEAD
+        self._claimed = 0  # calls that wait for tokens while their room is kept for them
+        self._in_calls = 0  # handed over, and not yet answered
+        self._answers = 0  # since the pace was last looked at
+        self._looked_at = clock.monotonic()
         self._marking: set[asyncio.Task[None]] = set()
         self._news = Bell()
         loop = asyncio.get_running_loop()
@@ -95,7 +110,7 @@ class Lane:
 
     def put(self, item: Item) -> None:
         """A delivery that is to go through this engine."""
-        self._items.append(item)
+        heappush(self._items, (item.priority, item.leased.deadline, next(self._serials), item))
         self._news.set()
 
     def recall(self) -> list[Item]:
@@ -109,14 +124,27 @@ class Lane:
         await self._tokens.return_unused()
         await self._calls.return_unused()
 
-    async def finish(self, grace: float) -> None:
-        """Ends the lane after a stop: what was handed over is waited for up to `grace` seconds, nothing else begins."""
-        self._news.set()
-        await asyncio.wait([self._feeder], timeout=grace)
-        deadline = self._clock.monotonic() + grace
-        while self._marked and self._clock.monotonic() < deadline:
+    async def emptied(self, patience: float | None = None) -> bool:
+        """Returns once everything that is marked has its answer, or after `patience` seconds; whether it has."""
+        deadline = None if patience is None else self._clock.monotonic() + patience
+        while self._marked or self._marking:
+            left = None if deadline is None else deadline - self._clock.monotonic()
+            if left is not None and left <= 0:
+                return False
             self._news.clear()
-            await self._news.wait(deadline - self._clock.monotonic())
+            await self._news.wait(left)
+        return True
+
+    def stop(self) -> None:
+        """Nothing is begun any more; `finish` ends what is under way."""
+        self._stop.set()
+        self._news.set()
+
+    async def finish(self, grace: float) -> None:
+        """Ends the lane: what was handed over is waited for up to `grace` seconds, nothing else begins."""
+        self.stop()
+        await asyncio.wait([self._feeder], timeout=grace)
+        await self.emptied(grace)
         for task in (self._feeder, *self._senders):
             task.cancel()
         await asyncio.gather(self._feeder, *self._senders, return_exceptions=True)
@@ -125,17 +153,28 @@ class Lane:
 
     @property
     def capacity(self) -> int:
-        """How many may be marked and not yet answered."""
+        """How many may be marked and not yet answered. Where calls are few, what is marked for the next ones would wait
+        for them past a pause or a cancel: then no more than one call's worth is marked beyond those under way."""
+        if not self._calls.unlimited:
+            return self._in_calls + max(self._ahead, self.engine.batch_size)
         in_hand = self.engine.concurrency * self.engine.batch_size
-        return in_hand + (max(AHEAD, self.engine.batch_size) if self._drawn_early else 0)
+        return in_hand + (max(self._ahead, self.engine.batch_size) if self._drawn_early else 0)
 
     @property
     def _drawn_early(self) -> bool:
         """Whether a token lives long enough to be drawn before the mark."""
         return self._tokens.unlimited or self._tokens.lateness >= SHORT_LATENESS
 
+    def _learn_pace(self) -> None:
+        now = self._clock.monotonic()
+        elapsed = now - self._looked_at
+        if elapsed >= AHEAD:
+            self._ahead = max(LEAST_AHEAD, min(MOST_AHEAD, int(self._answers / elapsed * AHEAD)))
+            self._answers, self._looked_at = 0, now
+
     def _block_size(self) -> int:
         """How many to mark next; 0 while there are none, or so little room that it is better to wait for more."""
+        self._learn_pace()
         block = max(BLOCK, self.engine.batch_size)
         room = self.capacity - self._marked
         worthwhile = min(len(self._items), block // 2, self.capacity // 2 or 1)
@@ -156,7 +195,7 @@ class Lane:
         await asyncio.gather(*self._marking)
 
     def _take(self, count: int) -> list[Item]:
-        return [self._items.popleft() for _ in range(min(count, len(self._items)))]
+        return [heappop(self._items)[-1] for _ in range(min(count, len(self._items)))]
 
     async def _mark_block(self, size: int) -> None:
         token = FOREVER
@@ -174,6 +213,7 @@ class Lane:
 
     def _marked_block(self, task: asyncio.Task[None]) -> None:
         self._marking.discard(task)
+        self._news.set()
         self._owner.task_ended(task)
 
     async def _mark(self, block: list[Item], token: Token) -> None:
@@ -215,6 +255,7 @@ class Lane:
                     await self._send(items, call)
             finally:
                 self._marked -= len(items)
+                self._answers += len(items)
                 self._news.set()
 
     def _may_go(self, call: Token) -> bool:
@@ -223,7 +264,7 @@ class Lane:
             self._calls.good(call)
             and not self._stop.is_set()
             and self._owner.may_hand_over(self._id)
-            and (self._tokens.unlimited or self._tokens.kept(1) is not None)
+            and (self._tokens.unlimited or (self.engine.room > self._claimed and self._tokens.kept(1) is not None))
         )
 
     async def _next_call(self) -> tuple[list[Item], Token]:
@@ -251,7 +292,12 @@ class Lane:
         groups = deque(self._grouped(items))
         while groups:
             group = groups.popleft()
-            allowed, call = await self._allowed(group, call)
+            await self._room_for_a_call()
+            self._claimed += 1
+            try:
+                allowed, call = await self._allowed(group, call)
+            finally:
+                self._claimed -= 1
             if not allowed or self._stop.is_set() or not self._owner.may_hand_over(self._id):
                 left = [item for each in (group, *groups) for item in each]
                 self._owner.unmark(left)
@@ -276,7 +322,11 @@ class Lane:
 
     async def _call_alone(self, item: Item) -> None:
         started = self._clock.monotonic()
-        (outcome,) = await self.engine.send((item.envelope,))
+        self._in_calls += 1
+        try:
+            (outcome,) = await self.engine.send((item.envelope,))
+        finally:
+            self._in_calls -= 1
         self._owner.conclude(item, self._id, outcome, self._clock.monotonic() - started)
 
     async def _call(self, items: list[Item]) -> list[Item]:
@@ -285,7 +335,11 @@ class Lane:
             await self._call_alone(items[0])
             return []
         started = self._clock.monotonic()
-        outcomes = await self.engine.send([item.envelope for item in items])
+        self._in_calls += len(items)
+        try:
+            outcomes = await self.engine.send([item.envelope for item in items])
+        finally:
+            self._in_calls -= len(items)
         seconds = self._clock.monotonic() - started
         several = sum(outcome.shared for outcome in outcomes) > 1  # with one, nobody else can be to blame
         spoilt = []
@@ -312,6 +366,18 @@ class Lane:
             self._calls.give_back(1, call)  # the messages' tokens were long in coming
             call = SPENT
         return 0, call
+
+    async def _room_for_a_call(self) -> None:
+        """Returns when a call would go out at once (a token that waits for a connection would be stale there), or when
+        the stop comes first."""
+        if self._tokens.unlimited and self._calls.unlimited:
+            return
+        while self.engine.room <= self._claimed and not self._stop.is_set():
+            waits = [asyncio.ensure_future(wait) for wait in (self.engine.more_room(), self._stop.wait())]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
 
     async def _with_token(self, items: list[Item]) -> int:
         """How many of the first items have a token that is good now. Tokens are not collected until all have one: the

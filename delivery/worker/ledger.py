@@ -5,6 +5,7 @@ GATHER seconds pass between a hand-in and the start of its commit when the datab
 """
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -13,6 +14,8 @@ from delivery.queue.outcomes import Mark, Settlement
 from delivery.queue.work import Queue
 from delivery.worker.bell import Bell
 from delivery.worker.database import Database
+
+logger = logging.getLogger(__name__)
 
 GATHER = 0.01  # long enough for neighbours to join, short enough to be no wait
 
@@ -66,9 +69,7 @@ class Ledger:
             marks, self._marks = self._marks, []
             settlements, self._settlements = self._settlements, []
             try:
-                allowed = await self._database.commit(
-                    _write, self._queue, self._lease, marks_of(marks), settlements, self._clock.now()
-                )
+                allowed = await self._commit(marks_of(marks), settlements)
             except BaseException as error:  # whatever it is, nobody may go on waiting for an answer that cannot come
                 for _, future in marks:
                     if not future.done():
@@ -80,6 +81,22 @@ class Ledger:
             if not (self._marks or self._settlements):
                 self._work.clear()
             self._settled.set()
+
+    async def _commit(self, marks: list[Mark], settlements: list[Settlement]) -> set[int]:
+        now = self._clock.now()
+        try:
+            return await self._database.commit(_write, self._queue, self._lease, marks, settlements, now)
+        except Exception as error:
+            if len(settlements) < 2:
+                raise
+            logger.error("Outcomes cannot be written together, so one by one: %s", error)
+        # What the database will never take must not cost its neighbours their outcomes.
+        for settlement in settlements:
+            try:
+                await self._database.commit(_write, self._queue, self._lease, [], [settlement], now)
+            except Exception:
+                logger.exception("The outcome of delivery %d cannot be written; it stays in doubt.", settlement.id)
+        return await self._database.commit(_write, self._queue, self._lease, marks, [], now)
 
 
 def marks_of(groups: Sequence[tuple[Sequence[Mark], object]]) -> list[Mark]:

@@ -8,12 +8,13 @@ import asyncio
 import json
 import logging
 import random
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from enum import Enum, auto
 
-from delivery import owner
+from delivery import metrics, owner
 from delivery.catalogue import StoredCatalogue
 from delivery.clock import SYSTEM, Clock
 from delivery.conf import conf
@@ -23,6 +24,7 @@ from delivery.core.dispatch import Candidate, End, GiveUp, Send, Wait, conclude,
 from delivery.core.envelope import MAX_WORDS, Kind, Mailbox, Outcome
 from delivery.engine_desk import EngineDesk, PoolView
 from delivery.exceptions import DeliveryError
+from delivery.metrics import Meter
 from delivery.models import NO_DEADLINE, DeliveryState
 from delivery.queue import BatchView, work
 from delivery.queue.outcomes import Settlement
@@ -31,21 +33,22 @@ from delivery.shared import shared
 from delivery.templating import TemplateProblem
 from delivery.worker.bell import Bell
 from delivery.worker.database import Database
+from delivery.worker.hand import LEAST, MOST, Hand
 from delivery.worker.lane import Item, Lane
 from delivery.worker.ledger import Ledger
+from delivery.worker.record import Record
 from delivery.worker.settling import answered, unanswered
 from delivery.worker.standing import Standing
 from delivery.worker.tokens import Tokens
 
 logger = logging.getLogger(__name__)
 
-IN_HAND = 1000  # leased deliveries of one batch: what may be in flight, and twice that to feed it from
-LEASED_AT_ONCE = 300
 LOOK_AGAIN = 0.25  # seconds between looks for work when there was none
 REFRESH = 1.0  # seconds between looks at engines, limits and waiting rows
 MESSAGES_KEPT = 100  # compiled, in memory
 GRACE = 10.0  # seconds that a stop waits for answers
 SOON = timedelta(seconds=REFRESH)
+HORIZON = timedelta(seconds=60)  # who wakes pumps up looks that often
 
 
 class _LeaseEnded(Exception):
@@ -64,23 +67,39 @@ class Surroundings:
     rng: random.Random = field(default_factory=random.Random)  # jitter and weights
     name: str = field(default_factory=owner.name)
     term: timedelta = field(default_factory=lambda: conf().lease)
+    meter: Meter = field(default_factory=metrics.meter)
+
+
+class Until(Enum):
+    """When a pump ends by itself."""
+
+    STOPPED = auto()  # never
+    DONE = auto()  # no batch is open any more
+    IDLE = auto()  # nothing can be done before HORIZON has passed
 
 
 class Pump:
-    """Works on open batches (or on `only` one) until `stop` is set or, with `until_done`, nothing is open any more."""
+    """Works on open batches (or on `only` one) until `stop` is set, or as `until` says."""
 
-    def __init__(self, surroundings: Surroundings, *, only: int | None = None, until_done: bool = False) -> None:
+    def __init__(self, surroundings: Surroundings, *, only: int | None = None, until: Until = Until.STOPPED) -> None:
         self._surroundings = surroundings
         self._only = only
-        self._until_done = until_done
+        self._until = until
+        self._session: _Session | None = None
         self.stop = Bell()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is more to do than this pump holds at a time: another worker would have work, too."""
+        return self._session is not None and self._session.is_full
 
     async def run(self) -> None:
         """Returns when stopped or done; what is in hand is settled or given back first."""
+        self._surroundings.meter.count(metrics.PUMP_SLICES)
         while not self.stop.is_set():
-            session = _Session(self._surroundings, self._only, self._until_done, self.stop)
+            self._session = _Session(self._surroundings, self._only, self._until, self.stop)
             try:
-                await session.run()
+                await self._session.run()
                 return
             except _LeaseEnded:
                 logger.warning("The lease was lost (this worker was silent for too long); going on under a new one.")
@@ -89,25 +108,29 @@ class Pump:
 class _Session:
     """One lease's worth of work."""
 
-    def __init__(self, around: Surroundings, only: int | None, until_done: bool, stop: Bell) -> None:
+    def __init__(self, around: Surroundings, only: int | None, until: Until, stop: Bell) -> None:
         self._around = around
         self._database = around.database
         self._queue = around.queue
         self._desk = around.desk
         self._clock = around.clock
         self._only = only
-        self._until_done = until_done
+        self._until = until
         self._asked_to_stop = stop
         self._stop = Bell()  # of this session: asked to, or its lease ended
         self._idle = Bell()  # there is room for more deliveries, or none is left in hand
         self._lanes: dict[int, Lane] = {}
+        self._closing: set[int] = set()  # lanes that end, to be opened anew
+        self._retired: list[Lane] = []  # those of which something is still on its way
+        self._renewing: set[asyncio.Task[None]] = set()
         self._standing = Standing(around.database, around.desk, around.clock)
         self._batches: dict[int, BatchView] = {}
         self._messages: OrderedDict[int, Composer] = OrderedDict()
-        self._in_hand: Counter[int] = Counter()  # leased deliveries by batch
+        self._hand = Hand()
+        self._record = Record(around.meter, around.clock)
+        self.is_full = False
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._able: frozenset[tuple[int, State]] = frozenset()  # engines, at the last look
-        self._enough = 0  # with more of one batch in hand, none are leased
         self._lease = 0
         self._lease_good_until = 0.0
 
@@ -134,21 +157,34 @@ class _Session:
             await asyncio.wait([work, self._broken, *others], return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._stop.set()
+            for lane in self._every_lane():
+                lane.stop()
             failed = await self._wind_up(work, others)
         if failed:
             raise failed
 
     async def _wind_up(self, work: asyncio.Task[None], others: Sequence[asyncio.Task]) -> BaseException | None:
         """Settles what is in hand and gives back the rest. Returns what the first failed task raised, if any."""
-        await asyncio.gather(*(lane.finish(GRACE) for lane in self._lanes.values()))
+        for task in list(self._renewing):
+            task.cancel()
+        await asyncio.gather(*self._renewing, return_exceptions=True)
+        lanes = self._every_lane()
+        await asyncio.gather(*(lane.finish(GRACE) for lane in lanes))
         for task in (work, self._broken, *others):
             task.cancel()
         ended = await asyncio.gather(work, self._broken, *others, return_exceptions=True)
-        await self._ledger.close()
-        await self._standing.pass_on()
-        await asyncio.gather(*(lane.engine.close() for lane in self._lanes.values()))
-        await self._database.ask(self._queue.end, self._lease)
+        try:
+            await self._ledger.close()
+        finally:
+            await self._standing.pass_on()
+            await asyncio.gather(*(lane.engine.close() for lane in lanes))
+            await self._database.ask(self._queue.end, self._lease)
+        self._record.beat(self._hand.total)
+        await self._database.ask(self._around.meter.flush)
         return next((e for e in ended if e and not isinstance(e, asyncio.CancelledError | bool)), None)
+
+    def _every_lane(self) -> list[Lane]:
+        return [*self._lanes.values(), *self._retired]
 
     def task_ended(self, task: asyncio.Task[None]) -> None:
         """A lane's task has ended. When it failed, so does the session: a lane that stands still would hold its
@@ -156,11 +192,16 @@ class _Session:
         if not task.cancelled() and task.exception() and not self._broken.done():
             self._broken.set_exception(task.exception())
 
+    def _renewed(self, task: asyncio.Task[None]) -> None:
+        self._renewing.discard(task)
+        self.task_ended(task)
+
     async def _keep_lease(self, term: timedelta) -> None:
         while True:
             await asyncio.sleep(term.total_seconds() / 4)
             begun = self._clock.monotonic()
-            if not await self._database.ask(self._queue.extend, self._lease, term):
+            # In the ledger's thread: the other one may have to wait for a lock longer than the lease is good for.
+            if not await self._database.commit(self._queue.extend, self._lease, term):
                 raise _LeaseEnded
             self._lease_good_until = begun + term.total_seconds()
 
@@ -180,8 +221,19 @@ class _Session:
                 await self.route([item for lane in self._lanes.values() for item in lane.recall()])
             for engine_id, lane in list(self._lanes.items()):
                 await self._database.ask(self._desk.recover, engine_id)
-                await lane.obey(await self._database.ask(self._desk.limits, engine_id, self._clock.now()))
+                limits = await self._database.ask(self._desk.limits, engine_id, self._clock.now())
+                if limits.version == lane.version:
+                    await lane.obey(limits)
+                elif engine_id not in self._closing:
+                    task = asyncio.get_running_loop().create_task(self._renew_lane(engine_id))
+                    self._renewing.add(task)
+                    task.add_done_callback(self._renewed)
+            begun = self._clock.monotonic()
             await asyncio.sleep(REFRESH)
+            self._hand.beat(self._clock.monotonic() - begun)
+            if self._record.is_due():
+                self._record.beat(self._hand.total)
+                await self._database.ask(self._around.meter.flush)
 
     # ---- leasing and routing ----
 
@@ -192,16 +244,18 @@ class _Session:
             if not batches or self._clock.monotonic() - looked_at > LOOK_AGAIN:
                 batches = await self._database.ask(self._queue.open_batches, self._only)
                 looked_at = self._clock.monotonic()
-            if not batches and self._until_done and not self._in_hand.total():
+            if not batches and self._until is not Until.STOPPED and not self._hand.total:
                 await self._ledger.flushed()
                 await self._database.ask(self._queue.finish_cancelled)
                 return
             leased = 0
-            for batch in batches:
+            for batch in self._hand.in_turn(batches):
                 leased += await self._lease_and_route(batch)
             if not leased:
                 # Also those that were cancelled while this worker had some of their deliveries.
-                await self._finish_batches({batch.id for batch in batches} | self._in_hand.keys())
+                await self._finish_batches({batch.id for batch in batches} | self._hand.batches())
+                if self._until is Until.IDLE and not self._hand.total and not await self._anything_soon(batches):
+                    return
                 self._idle.clear()
                 await self._idle.wait(LOOK_AGAIN)
 
@@ -209,29 +263,46 @@ class _Session:
         self._batches[batch.id] = batch
         if not await self._standing.able(batch.pool):
             return 0  # what is ready stays ready: leasing it would only move it to and fro
-        self._enough = self._most_in_hand() - LEASED_AT_ONCE
-        if self._in_hand[batch.id] > self._enough:
+        room = self._hand.room(batch, *self._bounds())
+        if not room:
+            self.is_full = True
             return 0
-        rows = await self._database.ask(self._queue.lease, self._lease, batch.id, LEASED_AT_ONCE)
-        self._in_hand[batch.id] += len(rows)
-        await self.route([Item(row, await self._compiled(row.message)) for row in rows])
+        rows = await self._database.ask(self._queue.lease, self._lease, batch.id, room)
+        self.is_full = len(rows) == room
+        if rows:
+            self._hand.took(batch, len(rows))
+            self._record.beat(self._hand.total)
+        await self.route([Item(row, await self._compiled(row.message), batch.priority) for row in rows])
         return len(rows)
 
-    def _most_in_hand(self) -> int:
-        """How many deliveries of one batch to hold: enough for engines that take hundreds at once."""
-        return max(IN_HAND, *(2 * lane.capacity for lane in self._lanes.values()), 0)
+    def _bounds(self) -> tuple[int, int]:
+        """The least and the most to hold for one pool: enough for engines that take hundreds at once."""
+        in_calls = (2 * lane.engine.concurrency * lane.engine.batch_size for lane in self._lanes.values())
+        ahead = (2 * lane.capacity for lane in self._lanes.values())
+        return max(LEAST, *in_calls, 0), max(MOST, *ahead, 0)
+
+    async def _anything_soon(self, batches: Sequence[BatchView]) -> bool:
+        """Whether any of these batches has something to do within the horizon."""
+        for batch in batches:
+            if batch.growing:
+                return True
+            now = self._clock.now()
+            due = await self._database.ask(self._queue.due, batch.id)
+            if due is not None and max(due, await self._standing.able_at(batch.pool)) < now + HORIZON:
+                return True
+        return False
 
     async def _finish_batches(self, batch_ids: set[int]) -> None:
-        if not self._in_hand.total():
+        if not self._hand.total:
             # What is out of hand has its end only when that is written: until then it must stay this lease's.
             await self._ledger.flushed()
             # A lease whose answer got lost with the database's connection: leased here, and nobody knows of it.
             await self._database.ask(self._queue.give_back, self._lease)
         for batch_id in batch_ids:
-            if not self._in_hand[batch_id]:
+            if not self._hand.of(batch_id):
                 await self._ledger.flushed()
                 await self._database.ask(self._queue.finish_if_done, batch_id)
-                del self._in_hand[batch_id]
+                self._hand.forget(batch_id)
 
     async def _compiled(self, message_id: int) -> Composer:
         found = self._messages.get(message_id)
@@ -250,7 +321,7 @@ class _Session:
             match decide(item.candidate, pool.roster, pool.retry, now, self._around.rng):
                 case Send(engine_id):
                     lane = self._lanes.get(engine_id) or await self._open_lane(engine_id)
-                    if lane:
+                    if lane and engine_id not in self._closing:
                         lane.put(item)
                     else:
                         self._settle(unanswered(item.leased, DeliveryState.WAITING, now, not_before=now + SOON))
@@ -258,9 +329,26 @@ class _Session:
                     self._settle(unanswered(item.leased, DeliveryState.WAITING, now, not_before=until, words=reason))
                 case GiveUp(end, reason):
                     self._settle(unanswered(item.leased, DeliveryState(end), now, words=reason))
+                    self._record.ended(end)
 
     def _pool_of(self, item: Item) -> PoolView:
         return self._standing[self._batches[item.leased.batch].pool]
+
+    async def _renew_lane(self, engine_id: int) -> None:
+        """Ends a lane whose engine is set up differently now; the next delivery opens a new one. What is on its way is
+        waited for, but no longer than GRACE before others go the new way."""
+        lane = self._lanes[engine_id]
+        self._closing.add(engine_id)
+        lane.stop()
+        await self.route(lane.recall())
+        await lane.emptied(GRACE)
+        del self._lanes[engine_id]
+        self._closing.discard(engine_id)
+        self._retired.append(lane)
+        await lane.emptied()
+        await lane.finish(0)
+        await lane.engine.close()
+        self._retired.remove(lane)
 
     async def _open_lane(self, engine_id: int) -> Lane | None:
         limits = await self._database.ask(self._desk.limits, engine_id, self._clock.now())
@@ -273,9 +361,12 @@ class _Session:
         if self._stop.is_set():  # the lanes are being ended: nobody would end this one
             return None
         if engine_id not in self._lanes:  # two routes may have waited for the database side by side
-            tokens = Tokens(self._database, self._desk, self._clock, limits.messages)
-            calls = Tokens(self._database, self._desk, self._clock, limits.calls)
-            self._lanes[engine_id] = Lane(engine_id, engine, tokens, calls, self._ledger, self, self._clock, self._stop)
+            waited = self._record.engine(engine_id, limits.name)
+            tokens = Tokens(self._database, self._desk, self._clock, limits.messages, waited)
+            calls = Tokens(self._database, self._desk, self._clock, limits.calls, waited)
+            self._lanes[engine_id] = Lane(
+                engine_id, engine, tokens, calls, self._ledger, self, self._clock, limits.version
+            )
         return self._lanes[engine_id]
 
     # ---- what a lane asks ----
@@ -293,6 +384,7 @@ class _Session:
         except TemplateProblem as problem:
             end = DeliveryState(item.candidate.given_up(End.DEAD))
             self._settle(unanswered(leased, end, now, words=f"cannot be rendered: {problem}"[:MAX_WORDS]))
+            self._record.ended(end)
             return False
         return True
 
@@ -304,8 +396,9 @@ class _Session:
         known = {item.leased.id: item for item in items}
         for delivery_id, state, words in reasons:
             self._settle(unanswered(known.pop(delivery_id).leased, DeliveryState(state), now, words=words))
+            self._record.ended(state)
         for item in known.values():
-            self._in_hand[item.leased.batch] -= 1
+            self._hand.let_go(item.leased.batch)
 
     def unmark(self, items: Sequence[Item]) -> None:
         """Marked, and certainly not handed over: ready again, and no attempt."""
@@ -318,25 +411,31 @@ class _Session:
         now = self._clock.now()
         candidate = item.candidate
         pool = self._pool_of(item)
+        batch = self._batches[item.leased.batch]
         verdict = conclude(
             candidate,
             outcome,
             pool.retry,
-            self._batches[item.leased.batch].uncertain,
+            batch.uncertain,
             now,
             self._around.rng,
             alternatives=outcome.kind is Kind.TRANSIENT
             and self._standing.has_other(pool.id, engine_id, candidate.sender_domain, now),
-            honours_keys=self._lanes[engine_id].engine.honours_keys,
+            honours_keys=self._honours_keys(engine_id),
         )
         self._settle(answered(item.leased, verdict, outcome, engine_id, seconds, now))
+        self._record.attempt(item.leased, batch.reference, engine_id, outcome, seconds, verdict.end)
         self._standing.hear(engine_id, verdict, outcome)
 
+    def _honours_keys(self, engine_id: int) -> bool:
+        lane = self._lanes.get(engine_id)  # none while a lane whose engine is set up anew gets its last answers
+        return lane is not None and lane.engine.honours_keys
+
     def _settle(self, settlement: Settlement) -> None:
-        left = self._in_hand[settlement.batch] - 1
-        self._in_hand[settlement.batch] = left
-        if not left or left == self._enough:
+        if self._hand.let_go(settlement.batch):
             self._idle.set()
+            if not self._hand.total:
+                self._record.beat(0)
         self._ledger.settle(settlement)
 
 

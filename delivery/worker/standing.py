@@ -14,6 +14,7 @@ from delivery.core.dispatch import Verdict
 from delivery.core.envelope import Outcome
 from delivery.core.failover import EngineView
 from delivery.engine_desk import EngineDesk, PoolView
+from delivery.models import NO_DEADLINE
 from delivery.worker.bell import Bell
 from delivery.worker.database import Database
 
@@ -46,6 +47,14 @@ class Standing:
         now = self._clock.now()
         return any(engine.able_at(now) == now for engine in self._pools[pool_id].roster.engines)
 
+    async def able_at(self, pool_id: int) -> datetime:
+        """The earliest instant at which an engine of the pool may be asked, as far as is known."""
+        if pool_id not in self._pools:
+            await self._look_at(pool_id)
+        now = self._clock.now()
+        instants = [engine.able_at(now) for engine in self._pools[pool_id].roster.engines]
+        return min((at for at in instants if at is not None), default=NO_DEADLINE)
+
     def able_engines(self) -> frozenset[tuple[int, State]]:
         """Those that may be asked now, for a probe or for everything."""
         now = self._clock.now()
@@ -57,15 +66,15 @@ class Standing:
         return any(e.id != engine_id and e.sends_for(domain) and e.able_at(now) == now for e in engines)
 
     def wants_more(self, engine_id: int) -> bool:
-        """False for an engine that said to stop or slow down: what is marked for it goes back, before a provider locks
-        us out. A half-open circuit does want its probe."""
+        """False for an engine that said to stop or slow down, or that a person switched off or holds: what is marked
+        for it goes back, before a provider locks us out. A half-open circuit does want its probe."""
         if engine_id in self._refusing:
             return False
         view = self._engines.get(engine_id)
         if view is None:
             return True
         paused = view.paused_until is not None and view.paused_until > self._clock.now()
-        return view.breaker.state is not State.OPEN and not paused
+        return view.enabled and view.breaker.state is not State.OPEN and not paused
 
     async def admit(self, engine_id: int) -> int:
         """How many deliveries the engine may be asked to take now: 0 when its circuit is open or it is paused, 1 for

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from delivery.clock import Clock
 from delivery.core.throttle import Rate
 from delivery.engine_desk import EngineDesk
+from delivery.metrics import Count
 from delivery.worker.bell import Bell
 from delivery.worker.database import Database
 
@@ -41,10 +42,19 @@ SPENT = Token(0, {}, {})
 class Tokens:
     """Draws tokens of some buckets, all at once."""
 
-    def __init__(self, database: Database, desk: EngineDesk, clock: Clock, rates: Mapping[str, Rate]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        desk: EngineDesk,
+        clock: Clock,
+        rates: Mapping[str, Rate],
+        waited: Count | None = None,
+    ) -> None:
+        """`waited` counts the seconds that takers wait for tokens, each for himself."""
         self._database = database
         self._desk = desk
         self._clock = clock
+        self._waited = waited or Count()
         self._unused: dict[Token, int] = {}  # the oldest first
         self._stale: dict[Token, int] = {}
         self._not_before = 0  # of the next draw, on the monotonic clock
@@ -61,6 +71,15 @@ class Tokens:
 
     async def take(self, wanted: int, stop: Bell) -> tuple[int, Token]:
         """Between 1 and `wanted` tokens, as soon as there are any; 0 when `stop` came first."""
+        if self.unlimited and not stop.is_set():
+            return wanted, FOREVER
+        begun = self._clock.monotonic()
+        try:
+            return await self._drawn(wanted, stop)
+        finally:
+            self._waited.value += self._clock.monotonic() - begun
+
+    async def _drawn(self, wanted: int, stop: Bell) -> tuple[int, Token]:
         while not stop.is_set():
             if self.unlimited:
                 return wanted, FOREVER
@@ -121,7 +140,8 @@ class Tokens:
             self._stale[token] = self._stale.get(token, 0) + self._unused.pop(token)
         while self._stale:
             token, count = self._stale.popitem()
-            await self._database.ask(self._desk.give_back, token.rates, token.left, count)
+            # Once: repeated after a lost answer it could give back what somebody else has drawn since.
+            await self._database.ask_once(self._desk.give_back, token.rates, token.left, count)
 
     def _gap(self) -> int:
         """How long tokens may gather without the bucket running over."""

@@ -92,13 +92,28 @@ def _memory(pid: int) -> tuple[float, float]:
     return sizes.get("Pss", 0) / KIB_PER_MB, sizes.get("Rss", 0) / KIB_PER_MB
 
 
-def usage(root: int) -> Usage:
-    """What the process `root` and everything below it uses now."""
-    processes = _processes()
+def _tree(root: int, processes: Mapping[int, _Process]) -> set[int]:
     tree, grown = set(), {root} & processes.keys()
     while grown:
         tree |= grown
         grown = {pid for pid, process in processes.items() if process.parent in tree} - tree
+    return tree
+
+
+def descendants(root: int) -> set[int]:
+    """Every process below `root`."""
+    return _tree(root, _processes()) - {root}
+
+
+def pss_mb(pid: int) -> float:
+    """What a process holds now, a page that n processes share counted as 1/n; 0 for one that has ended."""
+    return _memory(pid)[0]
+
+
+def usage(root: int) -> Usage:
+    """What the process `root` and everything below it uses now."""
+    processes = _processes()
+    tree = _tree(root, processes)
     memory = [_memory(pid) for pid in tree]
     return Usage(
         processes=len(tree),

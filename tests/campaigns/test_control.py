@@ -10,12 +10,12 @@ from django_q.models import OrmQ
 
 from campaigns import control
 from campaigns.exceptions import IllegalMove
-from campaigns.models import Run, RunState
+from campaigns.models import Cluster, Run, RunState
 from campaigns.work import Watch, pump
 from delivery import owner, queue
 from delivery.models import Delivery, KeptMail
 from delivery.models.batch import BatchState
-from delivery.queue import leasing
+from delivery.queue import database_now, leasing
 from delivery.queue.outcomes import Mark, Settlement, mark, settle
 from delivery.worker import Database, Pump
 from tests.campaigns import cast
@@ -113,13 +113,18 @@ def test_a_run_whose_last_answer_came_while_it_was_paused_completes_when_it_is_r
 
 
 @pytest.mark.django_db(transaction=True)
-def test_resuming_wakes_the_cluster():
+def test_resuming_wakes_the_cluster_if_there_is_one():
     run = cast.initialized(cast.workflow())
     control.pause(run, "ada")
+    control.resume(run, "ada")
+    assert not OrmQ.objects.exists()  # one that starts looks for work by itself
+    control.pause(run, "ada")
+    now = database_now()
+    Cluster.objects.create(owner="a head", host="here", workers=2, started_at=now, beat_at=now)
 
     control.resume(run, "ada")
 
-    assert [task.task["args"] for task in OrmQ.objects.all()] == [(run.pk,)]
+    assert [task.task["func"] for task in OrmQ.objects.all()] == ["campaigns.tasks.pump_slice"]
 
 
 # --- Cancel ----------------------------------------------------------------------------------------------------------

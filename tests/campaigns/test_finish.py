@@ -147,7 +147,9 @@ def test_the_log_is_at_its_place_and_tells_everything(output_dir):
     ]
     assert [event["state"] for event in log["events"]] == cast.story(run)
     assert log["message"]["subject"] == cast.SUBJECT
-    assert log["engines"] == [{"name": "Letters-Pool", "kind": "sandbox", "options": {}}]
+    assert log["engines"] == [
+        {"name": "Letters-Pool", "slug": "letters-pool", "kind": "sandbox", "options": {}, "secrets": {}}
+    ]
     assert [(who["address"], who["state"], who["attempts"]) for who in log["recipients"]] == [
         ("ada@example.test", "accepted", 1),
         ("Grace@example.test", "suppressed", 0),

@@ -10,7 +10,8 @@ from django.utils import timezone
 
 from campaigns import control
 from campaigns.authoring import save_version
-from campaigns.initialize import CHUNK, initialize
+from campaigns.filling import CHUNK
+from campaigns.initialize import initialize
 from campaigns.models import ContactList, ProblemKind, RenderErrorPolicy, Run, RunProblem, RunState, Workflow
 from campaigns.transitions import claim_initializing
 from campaigns.work import pump
@@ -38,7 +39,7 @@ def listed(run: Run) -> list[tuple[str, int, str]]:
 
 @pytest.mark.django_db
 def test_a_run_is_ready_with_a_delivery_for_everybody_and_all_that_it_needs_is_frozen():
-    workflow = cast.workflow(reply_to="answers@sender.example", priority=3)
+    workflow = cast.workflow(reply_to="answers@sender.example", priority=3, time_limit_minutes=90)
 
     run = cast.initialized(workflow)
 
@@ -48,8 +49,12 @@ def test_a_run_is_ready_with_a_delivery_for_everybody_and_all_that_it_needs_is_f
     assert run.frozen == {
         "workflow": {"id": workflow.pk, "slug": "letters", "name": "Letters"},
         "audience": "Letters-Friends",
-        "template": {"slug": "letters-news", "version": 1},
+        "template": {"slug": "letters-news", "name": "Letters-News", "version": 1},
+        "step": 1,
         "pool": "letters-pool",
+        "priority": 3,
+        "start": "checked",
+        "time_limit_minutes": 90,
         "on_uncertain": "hold",
         "on_render_error": "stop",
     }
@@ -85,7 +90,7 @@ def test_the_next_run_sends_the_words_saved_last():
 
     run = cast.ended(workflow)
 
-    assert run.frozen["template"] == {"slug": "letters-news", "version": 2}
+    assert run.frozen["template"] == {"slug": "letters-news", "name": "Letters-News", "version": 2}
     assert KeptMail.objects.filter(subject="Changed").count() == 3
 
 

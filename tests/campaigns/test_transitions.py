@@ -17,7 +17,7 @@ LEGAL = {
     "queued": {"initializing", "failed", "cancelled"},
     "initializing": {"sending", "failed", "cancelled"},
     "sending": {"paused", "completed", "failed", "cancelled"},
-    "paused": {"sending", "cancelled"},
+    "paused": {"sending", "failed", "cancelled"},
     "completed": set(),
     "failed": set(),
     "cancelled": set(),
@@ -117,7 +117,7 @@ def test_the_right_to_initialise_is_kept_while_it_is_renewed():
 
     assert claim_initializing(run.pk, "first", NOON + MINUTE, NOON)
     assert still_initializing(run.pk, "first", NOON + 2 * MINUTE, rows_read=7)
-    assert not claim_initializing(run.pk, "second", NOON + 3 * MINUTE, NOON + 2 * MINUTE)
+    assert not claim_initializing(run.pk, "second", NOON + 3 * MINUTE, NOON + 2 * MINUTE - timedelta(seconds=1))
 
     run = cast.fresh(run)
     assert (run.initializer, run.initializer_until, run.rows_read) == ("first", NOON + 2 * MINUTE, 7)
@@ -148,9 +148,52 @@ def test_the_right_to_initialise_passes_on_at_once_when_its_holder_is_gone():
 
 
 @pytest.mark.django_db
+def test_a_right_that_was_given_up_is_free_in_the_same_instant():
+    run = run_in("initializing", initializer="", initializer_until=NOON)
+
+    assert claim_initializing(run.pk, "second", NOON + MINUTE, NOON)
+
+    assert cast.fresh(run).initializer == "second"
+
+
+@pytest.mark.django_db
+def test_a_run_that_sends_before_its_audience_is_read_is_taken_over_as_well_and_goes_on_sending():
+    run = run_in("sending", initializer="first", initializer_until=NOON, error="of the first one")
+
+    assert not claim_initializing(run.pk, "second", NOON + MINUTE, NOON - timedelta(seconds=1))
+    assert claim_initializing(run.pk, "second", NOON + MINUTE, NOON)
+
+    assert not still_initializing(run.pk, "first", NOON + MINUTE)
+    run = cast.fresh(run)
+    assert (run.state, run.initializer, run.initializer_until, run.error) == ("sending", "second", NOON + MINUTE, "")
+    assert events(run) == [("sending", "", "taken over from a process that ended")]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("state", ["initializing", "sending", "paused"])
+def test_the_right_is_renewed_until_the_last_delivery_is_written_whether_or_not_mails_go_out(state):
+    run = run_in(state, initializer="first", initializer_until=NOON)
+
+    assert still_initializing(run.pk, "first", NOON + MINUTE, rows_read=7)
+    Run.objects.filter(pk=run.pk).update(filled_at=NOON)
+    assert not still_initializing(run.pk, "first", NOON + 2 * MINUTE, rows_read=8)
+
+    assert (cast.fresh(run).initializer_until, cast.fresh(run).rows_read) == (NOON + MINUTE, 7)
+
+
+@pytest.mark.django_db
+def test_a_paused_run_is_not_taken_over_before_it_is_resumed():
+    run = run_in("paused", initializer="first", initializer_until=NOON - MINUTE)
+
+    assert not claim_initializing(run.pk, "second", NOON + MINUTE, NOON, gone="first")
+
+    assert (cast.fresh(run).initializer, events(run)) == ("first", [])
+
+
+@pytest.mark.django_db
 @pytest.mark.parametrize("state", ["sending", "paused", "completed", "failed", "cancelled"])
 def test_nobody_has_the_right_to_initialise_a_run_that_is_further(state):
-    run = run_in(state, initializer="first", initializer_until=NOON - MINUTE)
+    run = run_in(state, initializer="first", initializer_until=NOON - MINUTE, filled_at=NOON - MINUTE)
 
     assert not claim_initializing(run.pk, "second", NOON + MINUTE, NOON, gone="first")
     assert not still_initializing(run.pk, "first", NOON + MINUTE)

@@ -17,6 +17,7 @@ from delivery.catalogue import StoredCatalogue
 from delivery.core.dispatch import UncertainPolicy
 from delivery.core.envelope import Kind, Outcome
 from delivery.engine_desk import EngineDesk
+from delivery.engines.base import Connectionless
 from delivery.exceptions import EngineMisconfigured
 from delivery.models import (
     Delivery,
@@ -29,7 +30,7 @@ from delivery.models import (
 from delivery.models.batch import Batch, BatchState
 from delivery.queue import Filler, NewDelivery
 from delivery.shared import shared
-from delivery.worker import Database, Pump, Surroundings
+from delivery.worker import Database, Pump, Surroundings, Until
 
 # What a lane may mark beyond what its senders have in hand: the price of a crash.
 MARKED_AHEAD = 256
@@ -50,7 +51,7 @@ class Longest(random.Random):
         return high
 
 
-class FakeEngine:
+class FakeEngine(Connectionless):
     """An engine in memory: notes what it is handed, holds it while its gate is shut, answers as it is told."""
 
     def __init__(self, answer=lambda address, time: ACCEPTED, *, concurrency=4, batch_size=1, honours_keys=False):
@@ -113,7 +114,7 @@ class FakeCatalogue(StoredCatalogue):
 
 
 def pump_on(database, engines, **options):
-    return Pump(Surroundings(database, desk=EngineDesk(FakeCatalogue(engines), shared()), **options), until_done=True)
+    return Pump(Surroundings(database, desk=EngineDesk(FakeCatalogue(engines), shared()), **options), until=Until.DONE)
 
 
 def pool_of(*fakes, **settings):

@@ -8,7 +8,7 @@ from delivery.core.throttle import SECOND
 from delivery.engine_desk import EngineDesk
 from delivery.models import EngineLimit
 from delivery.shared.redis import RedisShared
-from delivery.worker import Pump, Surroundings
+from delivery.worker import Pump, Surroundings, Until
 from tests import redis_server
 from tests.delivery.pumping import (
     BROKEN,
@@ -44,7 +44,7 @@ def settle_in(redis):
 def pump_over(shared):
     def make(database, engines, **options):
         desk = EngineDesk(FakeCatalogue(engines), shared)
-        return Pump(Surroundings(database, desk=desk, **options), until_done=True)
+        return Pump(Surroundings(database, desk=desk, **options), until=Until.DONE)
 
     return make
 

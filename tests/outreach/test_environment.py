@@ -366,6 +366,9 @@ def test_every_bad_variable_is_named_at_once_and_the_check_exits_non_zero(enviro
         "OUTREACH_LISTED_PROBLEMS": ("1", "must be a whole number from 10 to 100000"),
         "TIME_ZONE": ("Mars/Olympus", "must be the name of a time zone such as Europe/Zurich"),
         "OUTREACH_LOG_LEVEL": ("loud", "must be one of DEBUG, INFO, WARNING, ERROR"),
+        "OUTREACH_LOG_FORMAT": ("xml", "must be one of auto, json, text"),
+        "OUTREACH_METRICS_TOKEN": (PASSWORD, "must be at least 16 characters of A-Z, a-z, 0-9"),
+        "OUTREACH_READY_NEEDS_WORKER": ("perhaps", "must be true or false"),
         "OUTREACH_OUTPUT_DIR": (str(tmp_path / "file"), "must be a directory that can be made and written"),
     }
 

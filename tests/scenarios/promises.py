@@ -7,7 +7,7 @@ from delivery.core.breaker import State
 from delivery.core.dispatch import UncertainPolicy
 from delivery.core.envelope import Kind
 from delivery.simulation.loop import EPOCH, SECOND
-from delivery.worker.lane import AHEAD
+from delivery.worker.lane import MOST_AHEAD
 
 OPEN = {"waiting", "ready", "leased", "sending"}
 
@@ -49,7 +49,7 @@ def uncertain_is_only_what_was_in_flight(world):
     for delivery in range(1, world.script.deliveries + 1):
         if world.queue.state_of(delivery) == "uncertain" and delivery not in unknown:
             yield f"delivery {delivery} is uncertain, and nothing happened to it"
-    bound = sum(max(AHEAD, v.batch) + v.batch * v.concurrency for v in world.script.vendors)
+    bound = sum(max(MOST_AHEAD, v.batch) + v.batch * v.concurrency for v in world.script.vendors)
     if len(world.queue.lost) > bound * world.queue.reaped:
         yield f"{len(world.queue.lost)} were lost with {world.queue.reaped} leases, more than {bound} with each"
 

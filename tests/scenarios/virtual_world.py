@@ -22,12 +22,13 @@ from delivery.core.script import Span, VendorScript
 from delivery.core.throttle import Rate
 from delivery.engine_desk import EngineDesk
 from delivery.engines.scripted import ScriptedEngine
+from delivery.metrics import Meter
 from delivery.models.batch import BatchState
 from delivery.shared.memory import MemoryShared
 from delivery.simulation.loop import EPOCH, SECOND, Handle, VirtualClock, VirtualLoop
 from delivery.simulation.queue import MemoryQueue, address_of
 from delivery.simulation.vendors import Policies, ScriptedCatalogue
-from delivery.worker import Pump, Surroundings
+from delivery.worker import Pump, Surroundings, Until
 
 WORKER = contextvars.ContextVar("worker", default="")
 TERM = timedelta(seconds=5)
@@ -382,10 +383,11 @@ class World:
             rng=rng,
             name=name,
             term=TERM,
+            meter=Meter(),
         )
         context = contextvars.copy_context()
         context.run(WORKER.set, name)
-        pump = context.run(Pump, surroundings, until_done=True)
+        pump = context.run(Pump, surroundings, until=Until.DONE)
         return self.loop.create_task(pump.run(), context=context)
 
     async def _act(self):

@@ -4,22 +4,28 @@ import asyncio
 import getpass
 import json
 import signal
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Self
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser, SystemCheckError
-from django.db import DatabaseError
+from django.db import DatabaseError, connection
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from campaigns import console as display
+from campaigns.control import time_out_overdue
 from campaigns.exceptions import CampaignError
 from campaigns.finish import write_missing_logs
-from campaigns.initialize import initialize
+from campaigns.initialize import Stopping, initialize
 from campaigns.launch import launch
 from campaigns.models import Run, RunState, Trigger, Workflow
-from campaigns.wake import wake
+from campaigns.wake import wake, wake_pumps
 from campaigns.work import pump
 from delivery import queue
+from delivery.models import Batch
 from delivery.worker import Database, Pump
 
 UNFINISHED = (RunState.QUEUED, RunState.INITIALIZING, RunState.SENDING, RunState.PAUSED)
@@ -50,6 +56,7 @@ class Command(BaseCommand):
             error.returncode = 2
             raise
 
+    @display.few_lines()
     def handle(self, **options: object) -> None:
         self._json = options["json"]
         self._console = Console(quiet=self._json)
@@ -120,24 +127,26 @@ class Command(BaseCommand):
         """Works on the run until it is over or may not go on here. True when it was interrupted."""
         with display.bars(self._console) as progress:
             preparing = progress.add_task("Preparing", total=None, note="")
-            while not run.is_over:
-                if run.state in (RunState.QUEUED, RunState.INITIALIZING):
-                    done = initialize(run.pk, lambda rows: progress.update(preparing, completed=rows))
-                    if not done:
+            with _Preparation(run.pk, lambda rows: progress.update(preparing, completed=rows)) as preparation:
+                while not run.is_over:
+                    if run.state == RunState.PAUSED:
+                        progress.update(preparing, note="the run is paused; resume it in the admin")
+                        return False
+                    if run.filled_at is None and not preparation.go_on():
                         progress.update(preparing, note="another process prepares this run")
-                        time.sleep(LOOK)
-                elif run.state == RunState.PAUSED:
-                    progress.update(preparing, note="the run is paused; resume it in the admin")
-                    return False
-                else:
-                    read = run.rows_read
-                    progress.update(preparing, completed=read, total=read, note="every recipient checked")
-                    if self._send(run, progress):
-                        return True
-                run.refresh_from_db()
+                    if run.state == RunState.SENDING:
+                        if self._send(run, progress, preparing):
+                            return True
+                    else:
+                        preparation.wait(LOOK)
+                    run.refresh_from_db()
         return False
 
-    def _send(self, run: Run, progress: Progress) -> bool:
+    def _send(self, run: Run, progress: Progress, preparing: TaskID) -> bool:
+        if run.filled_at:
+            read = run.rows_read
+            progress.update(preparing, completed=read, total=read, note="every recipient checked")
+        wake_pumps()  # a cluster that is there may help
         sending = progress.add_task("Sending", total=run.batch.total, note="")
         interrupted = False
 
@@ -161,7 +170,10 @@ class Command(BaseCommand):
 
     async def _show(self, run: Run, progress: Progress, task: TaskID, database: Database) -> None:
         while True:
+            total = await database.ask(_total, run.batch_id)
+            progress.update(task, total=total)
             _update(progress, task, await database.ask(queue.progress, run.batch_id))
+            await database.ask(time_out_overdue)
             await asyncio.sleep(LOOK)
 
     # ---- the report ----
@@ -185,6 +197,55 @@ class Command(BaseCommand):
                 self._console.print(f"Execution log: {run.log_path}", soft_wrap=True)
         else:
             self._console.print(f"Run {run.pk} is queued; a running cluster (`manage.py runworkers`) takes it.")
+
+
+class _Preparation:
+    """Initialises the run in a thread beside: of a run that starts at once, the first mails go meanwhile."""
+
+    def __init__(self, run_id: int, progress: Callable[[int], None]) -> None:
+        self._run_id = run_id
+        self._progress = progress
+        self._stopping = threading.Event()
+        self._executor = ThreadPoolExecutor(1, "preparation")
+        self._future: Future[bool] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stopping.set()
+        self._executor.shutdown()
+
+    def go_on(self) -> bool:
+        """Begins, or goes on. False when the last try found that another process does it. Raises what the thread
+        raised."""
+        if self._future is None or self._future.done():
+            was_ours = self._future is None or self._future.result()
+            self._future = self._executor.submit(self._initialize)
+            return was_ours
+        return True
+
+    def wait(self, seconds: float) -> None:
+        """Waits for the thread, so long at most. When it has nothing to do here, for so long."""
+        wait([self._future], timeout=seconds)
+        if self._future.done() and not self._future.result():
+            self._stopping.wait(seconds)
+
+    def _initialize(self) -> bool:
+        try:
+            return initialize(self._run_id, self._progress, self._between)
+        except Stopping:
+            return False
+        finally:
+            connection.close()
+
+    def _between(self) -> None:
+        if self._stopping.is_set():
+            raise Stopping
+
+
+def _total(batch_id: int) -> int:
+    return Batch.objects.values_list("total", flat=True).get(pk=batch_id)
 
 
 def _update(progress: Progress, task: TaskID, ends: dict[str, int]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from django.core.mail.backends.base import BaseEmailBackend
 
 from delivery.core.envelope import Envelope, Kind, Outcome
-from delivery.engines.base import Finding
+from delivery.engines.base import Connectionless, Finding
 from delivery.engines.django_backend.mailer import Mailer
 from delivery.engines.django_backend.seat import Seat
 
@@ -16,7 +16,7 @@ GRACE = 10.0  # seconds for the threads to end their connections in order
 _HIDDEN = "…"
 
 
-class DjangoEngine:
+class DjangoEngine(Connectionless):
     """See the module. `threads`: mails under way at once. `patience`: seconds for one mail, after which its thread is
     left alone and the outcome is UNKNOWN. `secrets`: what must not appear in any text that is kept."""
 

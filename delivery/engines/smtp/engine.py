@@ -51,6 +51,15 @@ class SmtpEngine:
                 job.cancel()
             raise
 
+    @property
+    def room(self) -> int:
+        return self._pool.room if self._pool else 0
+
+    async def more_room(self) -> None:
+        if self._pool is None:
+            self._pool = Pool(self._settings)
+        await self._pool.more_room()
+
     async def check(self, domains: frozenset[str] = frozenset()) -> list[Finding]:
         """What is wrong with the settings, found by connecting and logging in; [] when all is well. A server says what
         it thinks of a From domain only when it is given a mail."""

@@ -15,6 +15,8 @@ from delivery.engines.smtp.handshake import Refusal
 from delivery.engines.smtp.opening import open_connection, tls_context
 from delivery.engines.smtp.settings import SmtpSettings
 
+ANY_NUMBER = 1_000_000
+REFUSED_FOR = 0.5  # seconds: so long nobody tries to connect again where a limit is kept
 ONE_EVENT = 1.0  # seconds in which several 421 tell of one thing, such as a restart
 
 
@@ -75,6 +77,7 @@ class Pool:
         self._opening: set[asyncio.Task[None]] = set()
         self._waiting: deque[Job] = deque()
         self._stranded: deque[Job] = deque()  # to be repeated on a new connection, each as its first
+        self._wanting: set[asyncio.Future[None]] = set()  # who waits for room, and has no job yet
         self._context: ssl.SSLContext | Refusal | None = None
         self._has_context = False
         self._proven = False  # the last attempt to connect succeeded: several may be made at once
@@ -87,11 +90,36 @@ class Pool:
         connection = self._least_busy()
         if connection is not None:
             self._hand_over(job, connection)
-        elif self._barred is not None and self._loop.time() < self._barred_until:
+        elif self._is_barred():
             job.resolve(self._barred)
         else:
             self._waiting.append(job)
             self._open_more()
+
+    @property
+    def room(self) -> int:
+        """How many more jobs would go out at once; any number while they would be refused at once."""
+        if self._is_barred():
+            return ANY_NUMBER
+        return sum(IN_FLIGHT - each.load for each in self._open if each.has_room) - len(self._waiting)
+
+    async def more_room(self) -> None:
+        """Opens a connection if need be, and returns when there may be more room."""
+        waiter = self._loop.create_future()
+        self._wanting.add(waiter)
+        try:
+            self._open_more()
+            await waiter
+        finally:
+            self._wanting.discard(waiter)
+
+    def _is_barred(self) -> bool:
+        return self._barred is not None and self._loop.time() < self._barred_until
+
+    def _tell_of_room(self) -> None:
+        for waiter in self._wanting:
+            if not waiter.done():
+                waiter.set_result(None)
 
     async def close(self) -> None:
         """Says goodbye everywhere, and waits for the answers no longer than the quit timeout."""
@@ -125,6 +153,7 @@ class Pool:
         too_many = len(self._open) > self._limit.allowed(self._loop.time())
         if connection.load == 0 and (connection.spent or too_many):
             self.expired(connection)
+        self._tell_of_room()
 
     def expired(self, connection: Connection) -> None:
         """Retires a connection that has nothing to do."""
@@ -170,9 +199,10 @@ class Pool:
     def _open_more(self) -> None:
         """Opens what the waiting jobs need and the limit allows; one alone until one has succeeded, as ten refused
         logins at once would lock an account."""
-        if self._closed or not (self._waiting or self._stranded):
+        wanted = len(self._waiting) + len(self._wanting)
+        if self._closed or not (wanted or self._stranded):
             return
-        needed = len(self._stranded) + -(-len(self._waiting) // IN_FLIGHT) - len(self._opening)
+        needed = len(self._stranded) + -(-wanted // IN_FLIGHT) - len(self._opening)
         room = self._limit.allowed(self._loop.time()) - len(self._open) - len(self._opening)
         if not self._proven:
             room = min(room, 1 - len(self._opening))
@@ -213,6 +243,7 @@ class Pool:
             self._open[task.result()] = None
             self._fill(task.result())
             self._open_more()
+            self._tell_of_room()
 
     def _refused(self, outcome: Outcome) -> None:
         """No connection: those who wait go on waiting only while others are open or being opened."""
@@ -225,6 +256,9 @@ class Pool:
             if not self._opening:
                 self._make_do()
             return
+        elif self._wanting:
+            self._barred, self._barred_until = outcome, self._loop.time() + REFUSED_FOR  # for those who have no job yet
+        self._tell_of_room()
         for job in self._give_up_waiting():
             job.resolve(outcome)
 
@@ -233,6 +267,9 @@ class Pool:
         for job in self._give_up_waiting():
             if not job.future.done():
                 job.future.set_exception(error)
+        for waiter in self._wanting:
+            if not waiter.done():
+                waiter.set_exception(error)
 
     def _give_up_waiting(self) -> list[Job]:
         jobs = [*self._stranded, *self._waiting]

@@ -21,7 +21,10 @@ class Command(BaseCommand):
 
     def handle(self, **options: object) -> None:
         commands = {
-            "web": [sys.executable, "-m", "gunicorn", "outreach.wsgi", "--bind", options["bind"], "--threads", "8"],
+            "web": [
+                *(sys.executable, "-m", "gunicorn", "outreach.wsgi", "--bind", options["bind"], "--threads", "8"),
+                *("--logger-class", "outreach.gunicorn_log.Logger"),
+            ],
             "workers": [*MANAGE, "runworkers"],
             "catcher": [
                 *MANAGE,

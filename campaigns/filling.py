@@ -1,0 +1,188 @@
+"""Reads an audience and writes its deliveries, chunk by chunk, each chunk in one transaction."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+from django.db import transaction
+from django.utils import timezone
+
+from campaigns.audiences.rows import BadRow, Reason, Row
+from campaigns.audiences.stored import open_source
+from campaigns.composing import refuse_missing_names
+from campaigns.conf import conf
+from campaigns.exceptions import NotReady
+from campaigns.models import ProblemKind, RenderErrorPolicy, Run, RunProblem
+from delivery.addresses import identity
+from delivery.composition import CompiledMessage
+from delivery.core.envelope import Mailbox
+from delivery.models import Batch, Message
+from delivery.queue import Filler, NewDelivery
+from delivery.templating import TemplateProblem
+
+CHUNK = 1000  # rows of the audience for each transaction
+
+Renew = Callable[..., None]  # confirms the right to write, and writes columns of the run with it
+
+
+def fill(
+    run: Run,
+    message: Message,
+    renew: Renew,
+    start: Callable[[], None] | None,
+    chunk_done: Callable[[int], None],
+) -> None:
+    """Writes every delivery of a run, each recipient rendered once before. With `start`, that is called as soon as the
+    first chunk is there, and from then on nobody is rendered any more. Raises NotReady when something was wrong and the
+    run is not to skip it, TemplateProblem, AudienceError."""
+    problems = _Problems(run)
+    compiled = CompiledMessage(message, conf().public_url)
+    source = _Source(run, message, compiled)
+    skip = run.workflow.on_render_error == RenderErrorPolicy.SKIP
+    filler = Filler(run.batch_id, message.pk, run.batch.priority)
+    rows_read, started = 0, False
+    for chunk in source.chunks():
+        deliveries = list(_checked(chunk, None if started else compiled, problems))
+        rows_read += len(chunk)
+        if start and problems.first_rendering and not skip:
+            break
+        with transaction.atomic():
+            # Once the run cannot start, nothing more is written; the rest is only checked, to report all of it at once.
+            if skip or not problems.first_rendering:
+                for duplicate in filler.write(deliveries):
+                    problems.duplicate(duplicate)
+            # After the batch has grown: whoever stops the run locks them in this order, too.
+            renew(rows_read=rows_read)
+            problems.save()
+            if start and not started:
+                start()
+        started = start is not None
+        chunk_done(rows_read)
+    if problems.first_rendering and not skip:
+        with transaction.atomic():
+            renew(rows_read=rows_read)
+            problems.save()
+        raise NotReady(
+            f"{problems.counts[ProblemKind.RENDERING]} of {rows_read} recipients cannot be rendered, so nothing was "
+            f"sent. The first: {problems.first_rendering} Mend the template or the data, or let the workflow skip "
+            "such recipients."
+        )
+
+
+def fill_up(run: Run, message: Message, renew: Renew, chunk_done: Callable[[int], None]) -> None:
+    """Reads the audience again for a run that is sending already, and writes who is missing. Raises AudienceError.
+
+    Whom an earlier reader has written cannot be told from who stands in the audience twice, one by one; so duplicates
+    are counted as what is left over, and those listed stay listed."""
+    RunProblem.objects.filter(run=run).exclude(reason=Reason.DUPLICATE).delete()
+    problems = _Problems(run)
+    source = _Source(run, message, CompiledMessage(message, conf().public_url))
+    filler = Filler(run.batch_id, message.pk, run.batch.priority)
+    rows_read = good = 0
+    for chunk in source.chunks():
+        deliveries = list(_checked(chunk, None, problems))
+        rows_read += len(chunk)
+        good += len(deliveries)
+        with transaction.atomic():
+            filler.write(deliveries)
+            renew(rows_read=rows_read)
+            problems.save()
+        chunk_done(rows_read)
+    with transaction.atomic():
+        renew(rows_read=rows_read)
+        total = Batch.objects.values_list("total", flat=True).get(pk=run.batch_id)
+        if good > total:
+            problems.counts[Reason.DUPLICATE] = good - total
+        problems.save()
+
+
+class _Source:
+    """The audience of a run, in chunks."""
+
+    def __init__(self, run: Run, message: Message, compiled: CompiledMessage) -> None:
+        source = open_source(run.workflow.audience)
+        has_link = bool(conf().public_url and message.unsubscribe)
+        refuse_missing_names(compiled, source.fields(), has_link, source.label())
+        self._rows = _limited(source.rows(), run.test_limit)
+
+    def chunks(self) -> Iterator[list[Row | BadRow]]:
+        """CHUNK rows each, the last one shorter. (`itertools.batched` needs Python 3.12.)"""
+        while chunk := list(islice(self._rows, CHUNK)):
+            yield chunk
+
+
+def _limited(rows: Iterator[Row | BadRow], limit: int | None) -> Iterator[Row | BadRow]:
+    """All rows, or those up to the `limit`-th good one."""
+    if limit is None:
+        yield from rows
+        return
+    good = 0
+    for row in rows:
+        yield row
+        good += isinstance(row, Row)
+        if good >= limit:
+            return
+
+
+def _checked(
+    chunk: list[Row | BadRow], compiled: CompiledMessage | None, problems: "_Problems"
+) -> Iterator[NewDelivery]:
+    """The good rows of a chunk as deliveries; each is rendered once, to see that it can be, if `compiled` is given."""
+    now = timezone.now()
+    for row in chunk:
+        if isinstance(row, BadRow):
+            problems.bad_row(row)
+            continue
+        skipped = ""
+        if compiled:
+            try:
+                compiled.envelope(0, Mailbox(row.address, row.name), row.data, now)
+            except TemplateProblem as problem:
+                problems.rendering(row, problem)
+                skipped = f"cannot be rendered: {problem}"
+        yield NewDelivery(row.position, row.address, identity(row.address), row.name, row.data, skipped)
+
+
+class _Problems:
+    """What is wrong in the audience: all counted, so many of each kind listed."""
+
+    def __init__(self, run: Run) -> None:
+        self.counts: Counter[str] = Counter()
+        self.first_rendering = ""
+        self._run = run
+        self._listed: Counter[str] = Counter()
+        self._pending: list[RunProblem] = []
+
+    def add(self, kind: ProblemKind, reason: str, position: int, address: str, detail: str) -> None:
+        self.counts[reason] += 1
+        if self._listed[kind] < conf().listed_problems:
+            self._listed[kind] += 1
+            self._pending.append(
+                RunProblem(
+                    run=self._run,
+                    kind=kind,
+                    reason=reason,
+                    position=position,
+                    address=address[:320],
+                    detail=detail[:500],
+                )
+            )
+
+    def bad_row(self, row: BadRow) -> None:
+        self.add(
+            ProblemKind.BAD_ROW, row.reason, row.position, "", f"{row.detail} ({row.raw})" if row.raw else row.detail
+        )
+
+    def rendering(self, row: Row, problem: TemplateProblem) -> None:
+        self.first_rendering = self.first_rendering or f"row {row.position}, {row.address}: {problem}"
+        self.add(ProblemKind.RENDERING, ProblemKind.RENDERING, row.position, row.address, str(problem))
+
+    def duplicate(self, delivery: NewDelivery) -> None:
+        detail = f"{delivery.address} was there before"
+        self.add(ProblemKind.BAD_ROW, Reason.DUPLICATE, delivery.position, delivery.address, detail)
+
+    def save(self) -> None:
+        """Writes what was found since the last time. Part of the caller's transaction."""
+        RunProblem.objects.bulk_create(self._pending)
+        Run.objects.filter(pk=self._run.pk).update(problem_counts=dict(self.counts))
+        self._pending = []

@@ -1,0 +1,59 @@
+"""What must not depend on anybody being awake: one look at everything, in a few statements, as often as you like."""
+
+from datetime import timedelta
+
+from django.db.models import Q, QuerySet
+from django_q.models import Failure
+
+from campaigns import control, wake
+from campaigns.finish import runs_without_log
+from campaigns.models import Cluster, Run, RunState
+from campaigns.transitions import free_to_initialize
+from delivery import owner
+from delivery.models import Batch
+from delivery.models.batch import BatchState
+from delivery.queue import database_now
+from delivery.queue import work as queue
+
+FORGOTTEN_AFTER = timedelta(days=1)  # a cluster that was not stopped in order
+FAILURES_KEPT = timedelta(days=30)
+SOON = timedelta(seconds=60)  # until the next look
+
+
+def tick() -> None:
+    """Ends what is over, takes back what dead workers held, wakes whoever has something to do."""
+    control.time_out_overdue()
+    queue.reap()
+    queue.promote()
+    queue.finish_cancelled()
+    for batch_id in Batch.objects.filter(state=BatchState.OPEN).values_list("pk", flat=True):
+        queue.finish_if_done(batch_id)
+    wake_all()
+    if runs_without_log().exists():
+        wake.ask_for_logs()
+    _forget()
+
+
+def wake_all() -> None:
+    """Wakes the cluster for everything that somebody could work on now or before the next look."""
+    for run_id in _to_initialize().values_list("pk", flat=True):
+        wake.wake(run_id)
+    horizon = database_now() + SOON
+    for batch_id in Batch.objects.filter(state=BatchState.OPEN).order_by("priority", "pk").values_list("pk", flat=True):
+        due = queue.due(batch_id)
+        if due is not None and due < horizon:
+            wake.wake_pumps()
+            return
+
+
+def _to_initialize() -> QuerySet[Run]:
+    unfilled = Run.objects.filter(state__in=(RunState.INITIALIZING, RunState.SENDING), filled_at=None)
+    gone = [run.pk for run in unfilled if run.initializer and owner.is_gone(run.initializer)]
+    free = Q(pk__in=unfilled) & (free_to_initialize(database_now()) | Q(pk__in=gone))
+    return Run.objects.filter(Q(state=RunState.QUEUED) | free)
+
+
+def _forget() -> None:
+    now = database_now()
+    Cluster.objects.filter(beat_at__lt=now - FORGOTTEN_AFTER).delete()
+    Failure.objects.filter(stopped__lt=now - FAILURES_KEPT).delete()

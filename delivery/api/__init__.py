@@ -1,0 +1,11 @@
+"""Delivery over REST, under /api/v1/. The views parse, call the functions that the admin and the commands call, and
+answer."""
+
+from rest_framework.routers import SimpleRouter
+
+from delivery.api.engines import EngineViewSet
+
+router = SimpleRouter()
+router.register("engines", EngineViewSet, basename="engine")
+
+__all__ = ["router"]

@@ -1,0 +1,108 @@
+"""What a worker has in hand, and how much more it should take.
+
+Enough that no engine runs dry, and no more: what one worker holds, no other can send, and a more urgent batch has to
+overtake it.
+"""
+
+from dataclasses import dataclass, field
+
+from delivery.queue import BatchView
+
+AT_ONCE = 300  # the most to lease in one statement
+LEAST = 100  # of one pool, however slow it is
+MOST = 1000  # of one pool, however fast it is; what is marked ahead, and twice that to feed it from
+FEED = 1.5  # seconds of work to hold
+FORGETTING = 0.5  # of the pace, with each beat
+
+
+@dataclass(slots=True)
+class _PoolHand:
+    """What is held for one pool, by priority."""
+
+    held: int = 0
+    by_priority: dict[int, int] = field(default_factory=dict)
+    pace: float = 0.0  # deliveries a second, lately
+    let_go: int = 0  # since the last beat
+    wakes_at: int = 0  # with so many left there is room for more
+
+
+@dataclass(slots=True)
+class _BatchHand:
+    """What is held of one batch."""
+
+    pool: _PoolHand
+    priority: int
+    held: int = 0
+    turn: int = 0  # when it was last given anything
+
+
+class Hand:
+    """Counts, and decides how many deliveries of which batch to lease next."""
+
+    def __init__(self) -> None:
+        self._pools: dict[int, _PoolHand] = {}
+        self._batches: dict[int, _BatchHand] = {}
+        self._turns = 0
+        self.total = 0
+
+    def of(self, batch_id: int) -> int:
+        """How many of a batch are in hand."""
+        batch = self._batches.get(batch_id)
+        return batch.held if batch else 0
+
+    def batches(self) -> set[int]:
+        """Every batch of which anything was taken and that was not forgotten since."""
+        return set(self._batches)
+
+    def forget(self, batch_id: int) -> None:
+        """A batch of which nothing is in hand."""
+        if not self.of(batch_id):
+            self._batches.pop(batch_id, None)
+
+    def in_turn(self, batches: list[BatchView]) -> list[BatchView]:
+        """The most urgent first, and of those the one that has waited longest for its turn."""
+        return sorted(batches, key=lambda view: (view.priority, self._turn(view.id), view.id))
+
+    def _turn(self, batch_id: int) -> int:
+        batch = self._batches.get(batch_id)
+        return batch.turn if batch else 0
+
+    def room(self, view: BatchView, least: int = LEAST, most: int = MOST) -> int:
+        """How many more of a batch to lease; 0 while so few are not worth a statement. What is less urgent does not
+        count: it will be overtaken. `least` and `most` bound what is held for one pool."""
+        pool = self._pools.setdefault(view.pool, _PoolHand())
+        bound = max(least, min(most, int(pool.pace * FEED)))
+        worthwhile = min(AT_ONCE, bound // 3)
+        pool.wakes_at = bound - worthwhile
+        ahead = sum(held for priority, held in pool.by_priority.items() if priority <= view.priority)
+        return min(AT_ONCE, bound - ahead) if bound - ahead >= worthwhile else 0
+
+    def took(self, view: BatchView, count: int) -> None:
+        """So many of a batch were leased."""
+        pool = self._pools.setdefault(view.pool, _PoolHand())
+        batch = self._batches.get(view.id)
+        if batch is None:
+            batch = self._batches[view.id] = _BatchHand(pool, view.priority)
+        self._turns += 1
+        batch.turn = self._turns
+        batch.held += count
+        pool.held += count
+        pool.by_priority[batch.priority] = pool.by_priority.get(batch.priority, 0) + count
+        self.total += count
+
+    def let_go(self, batch_id: int) -> bool:
+        """One is out of hand. True when there is room for more now, or none of its batch is left."""
+        batch = self._batches[batch_id]
+        pool = batch.pool
+        batch.held -= 1
+        pool.held -= 1
+        pool.by_priority[batch.priority] -= 1
+        pool.let_go += 1
+        self.total -= 1
+        return not batch.held or pool.held == pool.wakes_at
+
+    def beat(self, seconds: float) -> None:
+        """Learns the pace of each pool from what was let go in the last `seconds`."""
+        for pool in self._pools.values():
+            pool.pace = max(pool.let_go / seconds, pool.pace * FORGETTING)
+            pool.let_go = 0

@@ -1,0 +1,30 @@
+"""The project's own settings, read once from Django's: of what is watched, and by whom."""
+
+from dataclasses import dataclass
+from functools import cache
+
+from django.conf import settings
+from django.core.signals import setting_changed
+
+
+@dataclass(frozen=True, slots=True)
+class WatchSettings:
+    """`metrics_token`: what opens /metrics, "" when only this host may read it. `ready_needs_worker`: whether a web
+    server without any worker is not ready."""
+
+    metrics_token: str
+    ready_needs_worker: bool
+
+
+@cache
+def conf() -> WatchSettings:
+    given = settings.OUTREACH
+    return WatchSettings(metrics_token=given["METRICS_TOKEN"], ready_needs_worker=given["READY_NEEDS_WORKER"])
+
+
+def _forget(*, setting: str, **kwargs: object) -> None:
+    if setting == "OUTREACH":
+        conf.cache_clear()
+
+
+setting_changed.connect(_forget)
