@@ -33,7 +33,7 @@ class Depth:
 def depth() -> Depth:
     """The queue's depth now."""
     left = {state: _left(state) for state in UNFINISHED}
-    # By the leases there are, and not by "has a lease": of a table that was just filled PostgreSQL has no statistics, and
+    # By the leases there are, and not by "has a lease": a table that was just filled has no statistics, and PostgreSQL
     # would rather read it as a whole.
     leases = list(Lease.objects.values_list("pk", flat=True))
     hands = dict(Delivery.objects.filter(lease__in=leases).values_list("state").annotate(Count("id")))
