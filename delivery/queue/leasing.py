@@ -142,19 +142,23 @@ def _take_back(candidate: Lease, now: datetime) -> Counter[str]:
         Attempt(delivery_id=i, engine_id=engine, kind=Kind.UNKNOWN, words=LOST, seconds=0, at=now)
         for i, _, engine in lost
     )
+    ended: Counter[tuple[int, str]] = Counter()
     for batch_id in {batch for _, batch, _ in lost}:
-        taken += _settle_lost(candidate.pk, batch_id, now)
+        if n := _settle_lost(candidate.pk, batch_id, now):
+            ended[batch_id, DeliveryState.UNCERTAIN.value] = n
+    tallies.add(ended)
+    taken["uncertain"] += ended.total()
+    taken["ready"] += len(lost) - ended.total()
     # Last, and once: who else adds to this row has all other locks by then.
     metrics.settled({DeliveryState.UNCERTAIN: taken["uncertain"]})
     return taken
 
 
-def _settle_lost(lease_id: int, batch_id: int, now: datetime) -> Counter[str]:
+def _settle_lost(lease_id: int, batch_id: int, now: datetime) -> int:
+    """Gives marked deliveries of one batch back, or ends them as uncertain. Returns how many are uncertain."""
     rows = Delivery.objects.filter(lease=lease_id, batch=batch_id, state=DeliveryState.SENDING)
     policy = Batch.objects.values_list("uncertain_policy", flat=True).get(pk=batch_id)
     if policy == UncertainPolicy.RESEND:
-        n = rows.update(state=DeliveryState.READY, lease=None, pinned=True, resends=F("resends") + 1)
-        return Counter({"ready": n})
-    n = rows.update(state=DeliveryState.UNCERTAIN, lease=None, settled_at=now, words=LOST)
-    tallies.add(Counter({(batch_id, DeliveryState.UNCERTAIN.value): n}))
-    return Counter({"uncertain": n})
+        rows.update(state=DeliveryState.READY, lease=None, pinned=True, resends=F("resends") + 1)
+        return 0
+    return rows.update(state=DeliveryState.UNCERTAIN, lease=None, settled_at=now, words=LOST)

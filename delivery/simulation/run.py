@@ -83,9 +83,12 @@ class Result:
 
 
 class Simulation:
-    """A scenario under way. `watch` hears of the progress once in each virtual second."""
+    """A scenario under way. `watch` hears of the progress once in each virtual second; `meter` counts what its workers
+    do, for nobody else."""
 
-    def __init__(self, scenario: Scenario, watch: Callable[[Progress], None] | None = None) -> None:
+    def __init__(
+        self, scenario: Scenario, watch: Callable[[Progress], None] | None = None, meter: Meter | None = None
+    ) -> None:
         self._scenario = scenario
         self._watch = watch
         if not scenario.deliveries:
@@ -101,7 +104,7 @@ class Simulation:
             scenario.seed,
             [self._counting(counter) for counter in self._per_second],
         )
-        self._meter = Meter()
+        self._meter = meter or Meter()
         self._shared = MemoryShared(self._clock.monotonic_ns, self._clock.now)
 
     @staticmethod

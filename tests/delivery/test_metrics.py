@@ -2,6 +2,7 @@
 
 from collections import Counter as Counts
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 from django.db import connection, transaction
@@ -17,7 +18,7 @@ from delivery.queue import leasing
 from delivery.queue.depth import Depth, depth, with_ready
 from delivery.queue.outcomes import Mark, mark
 from delivery.shared import shared
-from delivery.simulation.run import Scenario, simulate
+from delivery.simulation.run import Scenario, Simulation, simulate
 from delivery.worker import Pump, Surroundings, Until
 from tests.delivery.pumping import (
     ACCEPTED,
@@ -290,6 +291,30 @@ def test_deliveries_that_end_without_a_pump_are_counted_in_the_same_transaction(
         (metrics.SETTLED, '{"engine": null, "state": "cancelled"}'): 3,
         (metrics.SETTLED, '{"engine": null, "state": "uncertain"}'): 2,
     }
+
+
+class WatchedMeter(Meter):
+    """Notes down what had been attempted each time it was to be written."""
+
+    def __init__(self):
+        super().__init__()
+        self.written = []
+
+    def flush(self):
+        self.written.append(sum(by_labels(self, metrics.ATTEMPTS).values()))
+
+
+def test_a_pump_writes_what_it_counted_every_few_seconds_while_it_works():
+    meter = WatchedMeter()
+
+    slow = VendorScript("alpha", latency=timedelta(seconds=1), concurrency=1)
+    Simulation(Scenario(21, (slow,)), meter=meter).run()
+
+    # One mail a second for twenty-one seconds, and five or six of them between two writes.
+    steps = [after - before for before, after in pairwise([0, *meter.written[:-1]])]
+    assert meter.written[-1] == 21
+    assert len(steps) >= 3
+    assert set(steps) <= {4, 5, 6}
 
 
 def test_a_simulation_counts_for_itself_alone():

@@ -258,6 +258,14 @@ class TroubledDatabase:
     async def ask(self, function, *args, **kwargs):
         return await self._do(self._desk, function, *args, **kwargs)
 
+    async def ask_once(self, function, *args, **kwargs):
+        """Not patient: while the database is away, nothing; and its answer may get lost."""
+        if self._is_away():
+            return None
+        async with self._desk:
+            answer = function(*args, **kwargs)
+            return None if self._rng.random() < self._world.script.lost_answers else answer
+
     async def close(self):
         pass
 
@@ -279,9 +287,13 @@ class TroubledDatabase:
         script = self._world.script
         if script.latency:
             await asyncio.sleep(self._rng.uniform(0, script.latency))
-        away = [*script.outages, *((begin, end) for number, begin, end in script.cuts if number == self._number)]
-        while any(begin <= self._world.clock.monotonic() < end for begin, end in away):  # noqa: ASYNC110
+        while self._is_away():  # noqa: ASYNC110  (it is the clock that changes)
             await asyncio.sleep(0.25)
+
+    def _is_away(self):
+        script = self._world.script
+        away = [*script.outages, *((begin, end) for number, begin, end in script.cuts if number == self._number)]
+        return any(begin <= self._world.clock.monotonic() < end for begin, end in away)
 
 
 @dataclass
