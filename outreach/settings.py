@@ -85,6 +85,17 @@ def database() -> dict:
         }
         # The worker has threads with connections of their own; a database in memory would lock them out.
         config["TEST"] = {"NAME": str(VAR_DIR / "test.sqlite3")}
+    else:
+        # A server that is gone, or cut off, is noticed in half a minute and not in a quarter of an hour. What the URL
+        # says goes before this.
+        config["OPTIONS"] = {
+            "connect_timeout": 10,
+            "keepalives_idle": 20,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 30_000,
+            **config.get("OPTIONS", {}),
+        }
     return config
 
 

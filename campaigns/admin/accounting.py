@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from campaigns.models import Run
 from delivery.admin.deliveries import OPEN, STATE_COLOURS, deliveries_url
 from delivery.models import OPEN_STATES, DeliveryState
+from delivery.models.batch import BatchState
 from delivery.queue import progress
 
 END_STATES = tuple(state for state in DeliveryState if state not in OPEN_STATES)
@@ -64,8 +65,8 @@ class Accounting:
 
 
 def accounting_of(run: Run) -> Accounting | None:
-    """Where a run's recipients are, from a few rows however large it is; None before its deliveries are written."""
-    if run.batch is None or not run.batch.total:
+    """Where a run's recipients are, from a few rows however large it is; None before the first may go out."""
+    if run.batch is None or not run.batch.total or run.batch.state == BatchState.FILLING:
         return None
     total = run.batch.total
     counts = progress(run.batch_id)
@@ -81,5 +82,5 @@ def accounting_of(run: Run) -> Accounting | None:
         total_url=deliveries_url(run.batch_id),
         ends=ends,
         still_open=share(OPEN, "still open", max(open_now, 0)),
-        adds_up=open_now == 0 if run.ended_at else open_now >= 0,
+        adds_up=open_now == 0 if run.batch.state == BatchState.DONE else open_now >= 0,
     )

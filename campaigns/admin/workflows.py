@@ -65,7 +65,8 @@ class WorkflowAdmin(MaySend, ModelAdmin):
         ("Who gets it, and through what", {"fields": ("audience", "pool")}),
         ("From whom", {"fields": ("from_name", "from_address", "reply_to", "return_path")}),
         ("Unsubscribing", {"fields": ("unsubscribe",)}),
-        ("Order, and when something goes wrong", {"fields": ("priority", "on_uncertain", "on_render_error")}),
+        ("Order and time", {"fields": ("priority", "start", "time_limit_minutes")}),
+        ("When something goes wrong", {"fields": ("on_uncertain", "on_render_error")}),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:

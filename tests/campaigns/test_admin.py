@@ -243,6 +243,8 @@ def test_a_workflow_is_saved_with_its_one_message(workflow, root):
         "pool": workflow.pool_id,
         "from_address": "news@example.com",
         "priority": 0,
+        "start": "at_once",
+        "time_limit_minutes": 90,
         "on_uncertain": "hold",
         "on_render_error": "stop",
         "steps-TOTAL_FORMS": 1,
@@ -254,7 +256,8 @@ def test_a_workflow_is_saved_with_its_one_message(workflow, root):
     complete = root.post("/admin/campaigns/workflow/add/", form | {"steps-0-template": Template.objects.get().pk})
 
     assert (without.status_code, complete.status_code) == (200, 302)
-    assert Workflow.objects.get(slug="second").steps.get().position == 1
+    kept = Workflow.objects.get(slug="second")
+    assert (kept.steps.get().position, kept.start, kept.time_limit_minutes) == (1, "at_once", 90)
 
 
 # ---- templates ----
@@ -461,9 +464,8 @@ def test_a_runs_page_accounts_for_every_recipient_and_links_to_each_group(workfl
 
 def test_numbers_that_do_not_add_up_are_not_shown_as_if_they_did(workflow, root):
     short = run_of(workflow, RunState.COMPLETED, total=10, accepted=9)
-    Run.objects.update(ended_at="2026-11-23T12:00Z")
     exact = run_of(workflow, RunState.COMPLETED, total=10, accepted=10)
-    Run.objects.update(ended_at="2026-11-23T12:00Z")
+    Batch.objects.update(state="done")
 
     assert "do not add up" in text_of(root.get(page_of(short)))
     assert "do not add up" not in text_of(root.get(page_of(exact)))

@@ -185,7 +185,7 @@ def test_what_a_dead_worker_had_in_hand_when_the_time_was_up_expires_or_stays_in
 
 
 def test_a_run_whose_time_is_up_while_it_is_sent_accounts_for_everybody():
-    run = sending(200, through=cast.pool(per_second=400))
+    run = sending(600, through=cast.pool(per_second=400))
 
     def watch(pumping: Pump, database: Database) -> asyncio.Task[None]:
         async def act() -> None:

@@ -176,3 +176,37 @@ def test_a_host_whose_head_is_killed_is_missed_and_the_other_one_ends_the_run(sc
     assert ends["accepted"] <= len(received) <= PEOPLE
     (survivor,) = scene.clusters.values()
     assert survivor.stop() == 0
+
+
+def test_a_host_that_was_cut_off_for_longer_than_its_lease_doubles_nothing_when_it_is_back(scene):
+    scene.wait_until(lambda: heartbeats(scene) == NAMES)
+    started = python(scene.environment, "manage.py", "run_workflow", "shared", "--detach")
+    assert started.returncode == 0, started.stderr
+    scene.wait_until(lambda: {mail.peer for mail in scene.sink.received()} == addresses_of(scene))
+    lost = min(NAMES)
+
+    scene.hosts[lost].cut()
+    scene.wait_until(lambda: scene.read("SELECT state FROM campaigns_run") == [("completed",)])
+    ended = dict(scene.read("SELECT address, state FROM delivery_delivery"))
+    silent_since = scene.read(f"SELECT beat_at FROM campaigns_cluster WHERE host = '{lost}'")
+    scene.hosts[lost].mend()
+    # It works again, and what it had to say has been said: it holds no lease from before.
+    scene.wait_until(lambda: scene.read(f"SELECT beat_at FROM campaigns_cluster WHERE host = '{lost}'") > silent_since)
+    scene.wait_until(lambda: scene.read("SELECT count(*) FROM delivery_lease") == [(0,)])
+
+    ends = dict(scene.read("SELECT address, state FROM delivery_delivery"))
+    received = Counter(r for mail in scene.sink.received() for r in mail.recipients)
+    tally = dict(scene.read("SELECT state, sum(count) FROM delivery_tally GROUP BY state HAVING sum(count) > 0"))
+    assert set(ended.values()) <= {"accepted", "uncertain"}
+    assert len(ends) == PEOPLE
+    assert set(received.values()) == {1}
+    # What it said too late is taken where somebody waited for just that, and changes nothing else.
+    assert {ended[address] for address in ends if ends[address] != ended[address]} <= {"uncertain"}
+    assert {address for address, end in ends.items() if end == "accepted"} <= received.keys()
+    assert received.keys() <= ends.keys()
+    assert tally == Counter(ends.values())
+    assert {name: cluster.stop() for name, cluster in scene.clusters.items()} == dict.fromkeys(NAMES, 0)
+
+
+def addresses_of(scene: Scene) -> set[str]:
+    return {host.address for host in scene.hosts.values()}
