@@ -74,5 +74,9 @@ def _end(run: Run, target: RunState, left_as: DeliveryState, *, why: str, **fiel
             queue.finish_if_done(run.batch_id)
             transaction.on_commit(lambda: wake(run.pk))  # what workers have in hand is theirs to end
     # A process that initialises it sees that at its next chunk, and throws away what it wrote. Is there none?
-    if run.batch and run.batch.state == BatchState.FILLING and owner.is_gone(run.initializer):
+    if run.batch and run.batch.state == BatchState.FILLING and not _somebody_initializes(run):
         discard(run)
+
+
+def _somebody_initializes(run: Run) -> bool:
+    return bool(run.initializer) and not owner.is_gone(run.initializer)

@@ -74,8 +74,11 @@ def fill_up(run: Run, message: Message, renew: Renew, chunk_done: Callable[[int]
 
     Whom an earlier reader has written cannot be told from who stands in the audience twice, one by one; so duplicates
     are counted as what is left over, and those listed stay listed."""
-    RunProblem.objects.filter(run=run).exclude(reason=Reason.DUPLICATE).delete()
+    # Who could not be rendered was found when the run began; nobody is rendered again here.
+    kept = (Reason.DUPLICATE, ProblemKind.RENDERING)
+    RunProblem.objects.filter(run=run).exclude(reason__in=kept).delete()
     problems = _Problems(run)
+    problems.counts[ProblemKind.RENDERING] = run.problem_counts.get(ProblemKind.RENDERING, 0)
     source = _Source(run, message, CompiledMessage(message, conf().public_url))
     filler = Filler(run.batch_id, message.pk, run.batch.priority)
     rows_read = good = 0
@@ -184,5 +187,5 @@ class _Problems:
     def save(self) -> None:
         """Writes what was found since the last time. Part of the caller's transaction."""
         RunProblem.objects.bulk_create(self._pending)
-        Run.objects.filter(pk=self._run.pk).update(problem_counts=dict(self.counts))
+        Run.objects.filter(pk=self._run.pk).update(problem_counts=dict(+self.counts))
         self._pending = []

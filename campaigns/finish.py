@@ -43,8 +43,9 @@ def _finish(run: Run, counts: dict[str, int]) -> None:
 def runs_without_log() -> QuerySet[Run]:
     """Runs that have ended for good and have no execution log yet."""
     over = Run.objects.filter(state__in=[RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED], log_path="")
-    # Of a cancelled run some mails may still be under way; then its counts are not known yet.
-    return over.exclude(batch__state=BatchState.CANCELLED)
+    # Of a cancelled run some mails may still be under way; then its counts are not known yet. Or what was written of it
+    # is still to be thrown away.
+    return over.exclude(batch__state__in=[BatchState.CANCELLED, BatchState.FILLING])
 
 
 def write_missing_logs(should_stop: Callable[[], bool] = lambda: False) -> None:

@@ -25,7 +25,7 @@ def _started(pid: int) -> str | None:
     there, and the system does not say more."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return "" if _alive(pid) else None  # /proc may hide the processes of other users
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else fields[19]

@@ -98,12 +98,13 @@ class Grant(NamedTuple):
 
 
 def draw(rate: Rate, state: int, now: int, wanted: int) -> Grant:
-    """Up to `wanted` tokens at `now`. `state` is the theoretical arrival time of the bucket, 0 for a fresh one."""
+    """Up to `wanted` tokens at `now`. `state` is the theoretical arrival time of the bucket, 0 for a fresh one; the
+    next one is to be kept, also when there are no tokens."""
     interval = rate.interval
     span = rate.burst * interval
+    if state > now + span + rate.toll + CLOCK_STEP:
+        state = now + span  # the store's clock was set back: the bucket is empty, and not shut until it has caught up
     start = state if state > now else now
-    if start > now + span + rate.toll + CLOCK_STEP:
-        start = now + span  # the store's clock was set back: the bucket is empty, and not shut until it has caught up
     tokens = (now + span - start) // interval
     if tokens > wanted:
         tokens = wanted

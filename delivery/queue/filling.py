@@ -66,6 +66,7 @@ class Filler:
                 "CREATE TEMPORARY TABLE IF NOT EXISTS delivery_staging "
                 "(address text, identity text, name text, data jsonb, skipped text) ON COMMIT DELETE ROWS"
             )
+            cursor.execute("DELETE FROM delivery_staging")  # another chunk's of this transaction
             with cursor.copy("COPY delivery_staging FROM STDIN") as copy:
                 for row in rows:
                     copy.write_row(row)

@@ -27,6 +27,9 @@ class DatabaseShared:
             offers = [draw(rate, states[key], now, wanted) for key, rate in rates.items()]
             tokens = min(offer.tokens for offer in offers)
             if not tokens:
+                for key, offer in zip(rates, offers, strict=True):
+                    if not offer.tokens and offer.state != states[key]:
+                        Bucket.objects.filter(pk=key).update(state=offer.state)
                 return Drawn(0, max(offer.wait for offer in offers if not offer.tokens))
             left = {key: draw(rate, states[key], now, tokens).state for key, rate in rates.items()}
             for key, state in left.items():

@@ -28,6 +28,9 @@ class MemoryShared:
         offers = [draw(rate, self._buckets.get(key, 0), now, wanted) for key, rate in rates.items()]
         tokens = min(offer.tokens for offer in offers)
         if not tokens:
+            for key, offer in zip(rates, offers, strict=True):
+                if not offer.tokens and key in self._buckets:
+                    self._buckets[key] = offer.state
             return Drawn(0, max(offer.wait for offer in offers if not offer.tokens))
         left = {}
         for (key, rate), offer in zip(rates.items(), offers, strict=True):

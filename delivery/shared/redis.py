@@ -47,6 +47,7 @@ for i = 2, #KEYS do
     starts[i] = math.max(state, now)
     if starts[i] > now + burst * interval + toll + 20000000 then
         starts[i] = now + burst * interval
+        redis.call('SET', KEYS[i], string.format('%.0f', starts[i]), 'PX', math.ceil(burst * interval / 10000) + 1)
     end
     local offer = math.max(0, math.min(wanted, math.floor((now + burst * interval - starts[i]) / interval)))
     if offer == 0 then

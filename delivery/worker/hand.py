@@ -25,6 +25,10 @@ class _PoolHand:
     let_go: int = 0  # since the last beat
     wakes_at: int = 0  # with so many left there is room for more
 
+    def ahead_of(self, priority: int) -> int:
+        """How many are held that go before more of this priority."""
+        return sum(held for theirs, held in self.by_priority.items() if theirs <= priority)
+
 
 @dataclass(slots=True)
 class _BatchHand:
@@ -74,7 +78,7 @@ class Hand:
         bound = max(least, min(most, int(pool.pace * FEED)))
         worthwhile = min(AT_ONCE, bound // 3)
         pool.wakes_at = bound - worthwhile
-        ahead = sum(held for priority, held in pool.by_priority.items() if priority <= view.priority)
+        ahead = pool.ahead_of(view.priority)
         return min(AT_ONCE, bound - ahead) if bound - ahead >= worthwhile else 0
 
     def took(self, view: BatchView, count: int) -> None:
@@ -99,7 +103,9 @@ class Hand:
         pool.by_priority[batch.priority] -= 1
         pool.let_go += 1
         self.total -= 1
-        return not batch.held or pool.held == pool.wakes_at
+        if not batch.held or pool.held == pool.wakes_at:
+            return True
+        return len(pool.by_priority) > 1 and pool.ahead_of(batch.priority) == pool.wakes_at
 
     def beat(self, seconds: float) -> None:
         """Learns the pace of each pool from what was let go in the last `seconds`."""

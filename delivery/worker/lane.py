@@ -30,7 +30,8 @@ BLOCK = 64
 # How many may be marked beyond what the senders have in hand: a mark is durable some 40 ms after it was asked for, and
 # meanwhile the senders must not run dry. It is also what a crash can leave in doubt, so it is no larger than that: the
 # answers of so much time at the pace of late, within bounds.
-AHEAD = 0.1  # seconds
+AHEAD = 0.25  # seconds
+PACE_OVER = 0.1  # seconds over which the pace is taken
 LEAST_AHEAD = 8
 MOST_AHEAD = 256
 COMPOSED_AT_ONCE = 8  # then the event loop gets a turn: answers are waiting to be read
@@ -95,7 +96,7 @@ class Lane:
         self._outbox: Outbox[Item] = Outbox()
         self._collecting = asyncio.Lock()
         self._marked = 0  # marked and not yet answered
-        self._ahead = LEAST_AHEAD
+        self._ahead = 0  # what AHEAD is at the pace of late
         self._claimed = 0  # calls that wait for tokens while their room is kept for them
         self._in_calls = 0  # handed over, and not yet answered
         self._answers = 0  # since the pace was last looked at
@@ -153,12 +154,13 @@ class Lane:
 
     @property
     def capacity(self) -> int:
-        """How many may be marked and not yet answered. Where calls are few, what is marked for the next ones would wait
-        for them past a pause or a cancel: then no more than one call's worth is marked beyond those under way."""
+        """How many may be marked and not yet answered. What is marked goes out past a pause or a cancel, so where calls
+        or messages are few, no more is marked beyond those under way than the next call carries, or a moment needs."""
         if not self._calls.unlimited:
             return self._in_calls + max(self._ahead, self.engine.batch_size)
-        in_hand = self.engine.concurrency * self.engine.batch_size
-        return in_hand + (max(self._ahead, self.engine.batch_size) if self._drawn_early else 0)
+        if not self._drawn_early:
+            return self._in_calls + max(self._ahead, LEAST_AHEAD)
+        return self.engine.concurrency * self.engine.batch_size + max(self._ahead, LEAST_AHEAD, self.engine.batch_size)
 
     @property
     def _drawn_early(self) -> bool:
@@ -168,8 +170,8 @@ class Lane:
     def _learn_pace(self) -> None:
         now = self._clock.monotonic()
         elapsed = now - self._looked_at
-        if elapsed >= AHEAD:
-            self._ahead = max(LEAST_AHEAD, min(MOST_AHEAD, int(self._answers / elapsed * AHEAD)))
+        if elapsed >= PACE_OVER:
+            self._ahead = min(MOST_AHEAD, int(self._answers / elapsed * AHEAD))
             self._answers, self._looked_at = 0, now
 
     def _block_size(self) -> int:
@@ -249,7 +251,7 @@ class Lane:
             else:
                 items, call = await self._next_call()
             try:
-                if len(items) == 1 and self._may_go(call):
+                if len(items) == 1 and self._in_time(items) and self._may_go(call):
                     await self._call_alone(items[0])  # the usual case, without the rest of the ceremony
                 else:
                     await self._send(items, call)
@@ -298,7 +300,8 @@ class Lane:
                 allowed, call = await self._allowed(group, call)
             finally:
                 self._claimed -= 1
-            if not allowed or self._stop.is_set() or not self._owner.may_hand_over(self._id):
+            stopped = not allowed or self._stop.is_set() or not self._owner.may_hand_over(self._id)
+            if stopped or not self._in_time(group[:allowed]):
                 left = [item for each in (group, *groups) for item in each]
                 self._owner.unmark(left)
                 self._give_back(left)
@@ -311,6 +314,15 @@ class Lane:
             if spoilt:
                 middle = len(spoilt) // 2
                 groups.extendleft([spoilt[middle:], spoilt[:middle]])
+
+    def _in_time(self, items: list[Item]) -> bool:
+        """Whether no deadline and no sending window has passed since they were marked: where calls are limited to a few
+        an hour, they wait long for theirs."""
+        timed = [item.candidate for item in items if item.candidate is not None and item.candidate.is_timed]
+        if not timed:
+            return True  # nearly always, and asked for each mail
+        now = self._clock.now()
+        return all(candidate.in_time(now) for candidate in timed)
 
     def _grouped(self, items: list[Item]) -> list[list[Item]]:
         """The items as they may share a call."""

@@ -87,7 +87,7 @@ class Ledger:
         try:
             return await self._database.commit(_write, self._queue, self._lease, marks, settlements, now)
         except Exception as error:
-            if len(settlements) < 2:
+            if not settlements:
                 raise
             logger.error("Outcomes cannot be written together, so one by one: %s", error)
         # What the database will never take must not cost its neighbours their outcomes.

@@ -55,6 +55,7 @@ def test_a_run_is_ready_with_a_delivery_for_everybody_and_all_that_it_needs_is_f
         "priority": 3,
         "start": "checked",
         "time_limit_minutes": 90,
+        "window": None,
         "on_uncertain": "hold",
         "on_render_error": "stop",
     }

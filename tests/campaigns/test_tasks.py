@@ -1,6 +1,8 @@
 """What the cluster is asked to do, called directly: a doubled, lost, late or reordered task changes nothing."""
 
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -13,7 +15,7 @@ from django_q.models import OrmQ
 from campaigns import control, drain, filling, signs, tasks, wake
 from campaigns.initialize import initialize
 from campaigns.models import Cluster, Run, RunState, Start
-from delivery import queue
+from delivery import owner, queue
 from delivery.hold import hold, release
 from delivery.models import Delivery, KeptMail, Message
 from tests.campaigns import cast
@@ -258,6 +260,19 @@ def test_an_audience_that_nobody_reads_any_more_keeps_nobody_from_the_next(ended
     cluster(2)
     read, waits = queued("read", priority=9), queued("waits")
     filled_elsewhere(read, **{"state": RunState.SENDING} | ended)
+
+    tasks.initialize_run(waits.pk)
+
+    assert cast.fresh(waits).state == RunState.SENDING
+
+
+def test_an_audience_whose_reader_is_gone_from_this_host_keeps_nobody_from_the_next():
+    cluster(2)
+    read, waits = queued("read", priority=9), queued("waits")
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    host, _, _ = owner.name().rsplit(":", 2)
+    filled_elsewhere(read, initializer=f"{host}:{process.pid}:1")
 
     tasks.initialize_run(waits.pk)
 
