@@ -27,7 +27,7 @@ from django_q.cluster import Sentinel
 from django_q.conf import Conf
 from django_q.models import Schedule
 
-from campaigns import drain, signs, wake
+from campaigns import drain, firing, signs, wake
 from campaigns.conf import conf
 from campaigns.models import Cluster
 from delivery import owner
@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 GRACE = 25  # seconds a stop may take: a worker's own grace and the commit after it
 BEAT = 5.0  # seconds between two heartbeats
+LOOK_FOR_SLOTS = 1.0  # seconds between two looks at whether the time of a slot has come: one look into an index
+SLOT_PATIENCE = 60.0  # seconds at most until the workers are reminded of one
 LOOK = 0.2  # seconds between two looks at the sentinel, and at whether a signal came
 RESTART_AFTER = 1.0
 LONGEST_WAIT = 10.0  # between two tries to reach the database at the start
@@ -89,6 +91,7 @@ class _Head:
         self._stopping = False
         self._starts = 0
         self._heart = _Heart()
+        self._slots = _Slots()
 
     def run(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -139,6 +142,7 @@ class _Head:
             elif not self._heart.beat():
                 cluster.sentinel.kill()  # and with it all of its children
             else:
+                self._slots.look()
                 time.sleep(LOOK)
         return cluster.sentinel.exitcode == 0
 
@@ -213,6 +217,35 @@ class _Heart:
     def _quietly(deed: Callable[[], object]) -> None:
         with contextlib.suppress(DatabaseError):  # a stop does not depend on it; the row grows old by itself
             deed()
+
+
+class _Slots:
+    """Tells the workers when the time of a slot has come: django-q2's scheduler would do so once a minute."""
+
+    def __init__(self) -> None:
+        self._looks_at = 0.0
+        self._reminds_at = 0.0
+        self._patience = BEAT
+        self._told: datetime | None = None
+
+    def look(self) -> None:
+        """Asks for the runs of slots that are due: at once for a new one, and less and less often for one that is still
+        due although it was asked for. The workers may be busy."""
+        now = time.monotonic()
+        if now < self._looks_at:
+            return
+        self._looks_at = now + LOOK_FOR_SLOTS
+        try:
+            due = firing.latest_due(database_now())
+        except DatabaseError:  # the heart says so
+            connections.close_all()
+            self._looks_at = now + BEAT
+            return
+        if due is not None and (due != self._told or now >= self._reminds_at):
+            wake.ask_for_fire()
+            self._patience = BEAT if due != self._told else min(self._patience * 2, SLOT_PATIENCE)
+            self._reminds_at = now + self._patience
+        self._told = due
 
 
 def _last_sign() -> datetime | None:

@@ -4,6 +4,8 @@ CampaignError
 ├── IllegalMove
 ├── NotReady
 ├── KeyTaken
+├── BadSchedule
+├── BadWindow
 └── NothingToReplay
 """
 
@@ -22,6 +24,22 @@ class NotReady(CampaignError):
 
 class KeyTaken(CampaignError):
     """An idempotency key was used for another workflow."""
+
+
+class BadSchedule(CampaignError):
+    """A schedule makes no sense. `field` is the place, as the form and the API name it."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class BadWindow(CampaignError):
+    """A sending window makes no sense. `field` is the place, as the form and the API name it."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class NothingToReplay(CampaignError):

@@ -3,10 +3,12 @@ runs."""
 
 import secrets
 
+from django.utils import timezone
 from django.utils.text import slugify
 
-from campaigns.exceptions import NotReady
+from campaigns.exceptions import BadWindow, NotReady
 from campaigns.models import Run, TemplateVersion, Workflow
+from delivery.core.window import Window
 from delivery.models import Batch, Engine, Message, Pool, PoolMember
 
 SANDBOX = "sandbox"  # the slug of the pool and engine that tests go to
@@ -19,6 +21,8 @@ def freeze(run: Run) -> tuple[Batch, Message, dict[str, object]]:
     version = _version(workflow)
     pool = _sandbox() if run.test_limit else workflow.pool
     _refuse_pool(pool, workflow.from_address.rpartition("@")[2].lower())
+    # What goes to the sandbox disturbs nobody, and whoever tests at night wants to see it at night.
+    window = None if run.test_limit else _window(workflow)
     batch = Batch.objects.create(
         label=f"{workflow.name}, run {run.pk}",
         reference=run.correlation_id,
@@ -39,8 +43,9 @@ def freeze(run: Run) -> tuple[Batch, Message, dict[str, object]]:
         reply_to=workflow.reply_to,
         return_path=workflow.return_path or workflow.from_address,
         unsubscribe=workflow.unsubscribe,
+        window=window and window.as_json(),
     )
-    return batch, message, _remembered(workflow, version, pool)
+    return batch, message, _remembered(workflow, version, pool, window)
 
 
 def _version(workflow: Workflow) -> TemplateVersion:
@@ -51,7 +56,14 @@ def _version(workflow: Workflow) -> TemplateVersion:
     return version
 
 
-def _remembered(workflow: Workflow, version: TemplateVersion, pool: Pool) -> dict[str, object]:
+def _window(workflow: Workflow) -> Window | None:
+    try:
+        return workflow.window(timezone.now())
+    except BadWindow as refusal:
+        raise NotReady(f"The sending window of workflow {workflow.slug} makes no sense. {refusal}") from None
+
+
+def _remembered(workflow: Workflow, version: TemplateVersion, pool: Pool, window: Window | None) -> dict[str, object]:
     return {
         "workflow": {"id": workflow.pk, "slug": workflow.slug, "name": workflow.name},
         "audience": workflow.audience.name,
@@ -61,6 +73,7 @@ def _remembered(workflow: Workflow, version: TemplateVersion, pool: Pool) -> dic
         "priority": workflow.priority,
         "start": workflow.start,
         "time_limit_minutes": workflow.time_limit_minutes,
+        "window": window and window.as_json(),
         "on_uncertain": workflow.on_uncertain,
         "on_render_error": workflow.on_render_error,
     }

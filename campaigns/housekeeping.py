@@ -5,8 +5,9 @@ from datetime import timedelta
 from django.db.models import Q, QuerySet
 from django_q.models import Failure
 
-from campaigns import control, wake
+from campaigns import control, firing, wake
 from campaigns.finish import runs_without_log
+from campaigns.initialize import discard
 from campaigns.models import Cluster, Run, RunState
 from campaigns.transitions import free_to_initialize
 from delivery import owner
@@ -21,13 +22,15 @@ SOON = timedelta(seconds=60)  # until the next look
 
 
 def tick() -> None:
-    """Ends what is over, takes back what dead workers held, wakes whoever has something to do."""
+    """Starts what is due, ends what is over, takes back what dead workers held, wakes whoever has something to do."""
+    firing.fire_due(database_now())
     control.time_out_overdue()
     queue.reap()
     queue.promote()
     queue.finish_cancelled()
     for batch_id in Batch.objects.filter(state=BatchState.OPEN).values_list("pk", flat=True):
         queue.finish_if_done(batch_id)
+    _discard_what_nobody_fills()
     wake_all()
     if runs_without_log().exists():
         wake.ask_for_logs()
@@ -44,6 +47,13 @@ def wake_all() -> None:
         if due is not None and due < horizon:
             wake.wake_pumps()
             return
+
+
+def _discard_what_nobody_fills() -> None:
+    """What an initialiser wrote of a run that ended meanwhile, and that died before it saw that."""
+    over = Run.objects.filter(state__in=(RunState.CANCELLED, RunState.FAILED), batch__state=BatchState.FILLING)
+    for run in over.filter(free_to_initialize(database_now())):
+        discard(run)
 
 
 def _to_initialize() -> QuerySet[Run]:

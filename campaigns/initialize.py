@@ -6,12 +6,16 @@ first chunk on; whoever takes that over reads the audience again and adds who is
 each recipient has one delivery of a message, by a constraint of the database.
 """
 
-from collections.abc import Callable
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
-from django.db import transaction
+from django.db import DatabaseError, connection, transaction
 from django.db.models import Q
 
+from campaigns.audiences.bookmarks import source_read_to_the_end
 from campaigns.audiences.exceptions import AudienceError
 from campaigns.exceptions import NotReady
 from campaigns.filling import fill, fill_up
@@ -23,9 +27,12 @@ from delivery.logs import bound
 from delivery.models import Batch, Delivery, Message
 from delivery.templating import TemplateProblem
 
-# How long a silent initialiser keeps its right; each chunk renews it. An audience may be slow with its first row.
-CLAIM = timedelta(minutes=3)
+# How long a silent initialiser keeps its right. It is renewed by the clock, not by progress: an audience may be slow
+# with its first row.
+CLAIM = timedelta(seconds=30)
 DISCARDED_AT_ONCE = 10_000
+
+logger = logging.getLogger(__name__)
 
 
 class Stopping(Exception):
@@ -50,7 +57,7 @@ def initialize(
     if not claim_initializing(run_id, owner.name(), now + CLAIM, now, gone=gone):
         return False
     run = Run.objects.select_related("workflow__audience", "workflow__pool", "batch").get(pk=run_id)
-    with bound(run=run.pk, correlation_id=run.correlation_id):
+    with bound(run=run.pk, correlation_id=run.correlation_id), _kept(run.pk):
         try:
             _Initialization(run, progress, between).carry_out()
         except (NotReady, AudienceError, TemplateProblem) as error:
@@ -62,6 +69,33 @@ def initialize(
             Run.objects.filter(_mine(), pk=run.pk).update(initializer="", initializer_until=queue.database_now())
             raise
     return True
+
+
+@contextmanager
+def _kept(run_id: int) -> Iterator[None]:
+    """Renews the right to initialise in a thread beside, until it is lost or not needed any more. A process that dies,
+    or stands still altogether, renews nothing."""
+    over = threading.Event()
+
+    def keep() -> None:
+        try:
+            while not over.wait(CLAIM.total_seconds() / 4):
+                try:
+                    if not still_initializing(run_id, owner.name(), queue.database_now() + CLAIM):
+                        return
+                except DatabaseError as error:
+                    logger.warning("The right to initialise could not be renewed: %s", str(error).strip())
+                    connection.close()
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=keep, name="claim", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 class _Initialization:
@@ -103,6 +137,7 @@ class _Initialization:
         """Every delivery is there."""
         batch_id = self._run.batch_id
         with transaction.atomic():
+            source_read_to_the_end(self._run)  # first: it may refuse, and then nothing may have begun
             if self._run.sending_at is None:
                 self._open(growing=False)
             else:

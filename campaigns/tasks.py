@@ -9,7 +9,7 @@ import time
 
 from django.db.models import Q, QuerySet
 
-from campaigns import drain, housekeeping, signs
+from campaigns import drain, firing, housekeeping, signs
 from campaigns.execution_log import Stopped
 from campaigns.finish import runs_without_log, write_missing_logs
 from campaigns.initialize import Stopping, initialize
@@ -67,8 +67,14 @@ def write_logs() -> None:
             ask_for_logs()
 
 
+def fire_slots() -> None:
+    """Starts the runs of slots whose time has come."""
+    with signs.at_work():
+        firing.fire_due(database_now())
+
+
 def tick() -> None:
-    """Looks at everything once: due retries, expired leases, stuck runs, runs whose time is up, lost wake-ups."""
+    """Looks at everything once: slots, retries, expired leases, stuck runs, runs whose time is up, lost wake-ups."""
     with signs.at_work():
         housekeeping.tick()
 

@@ -48,6 +48,11 @@ def ask_for_logs() -> None:
     _enqueue("campaigns.tasks.write_logs", task_name="write logs", timeout=LONG)
 
 
+def ask_for_fire() -> None:
+    """Asks for the runs of slots whose time has come."""
+    _enqueue("campaigns.tasks.fire_slots", task_name="fire slots")
+
+
 def ask_for_tick() -> None:
     """Asks for a look at everything."""
     _enqueue("campaigns.tasks.tick", task_name="tick")

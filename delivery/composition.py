@@ -6,6 +6,7 @@ Compiles a message once; a recipient then costs three renders and nothing else. 
 from datetime import datetime
 
 from delivery.core.envelope import Envelope, Frame, Mailbox
+from delivery.core.window import Openings, Window
 from delivery.models import Message
 from delivery.templating import compile_content
 from delivery.unsubscribe import token_for
@@ -21,6 +22,7 @@ class CompiledMessage:
         """Raises TemplateProblem."""
         self.content = compile_content(message.subject, message.text, message.html)
         self.domain = message.from_address.rpartition("@")[2].lower()
+        self.openings = Openings(Window.of(message.window)) if message.window else None
         self._token = message.token
         self._unsubscribe = f"{public_url}/u/" if public_url and message.unsubscribe else ""
         self._frame = Frame(

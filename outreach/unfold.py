@@ -51,6 +51,7 @@ UNFOLD = {
                 "separator": True,
                 "items": [
                     _item("Workflows", "account_tree", "campaigns", "workflow"),
+                    _item("Schedules", "event_repeat", "campaigns", "schedule"),
                     _item("Runs", "rocket_launch", "campaigns", "run"),
                     _item("Templates", "draft", "campaigns", "template"),
                     _item("Audiences", "groups", "campaigns", "audience"),
@@ -83,7 +84,7 @@ UNFOLD = {
                     _item("Worker clusters", "memory", "campaigns", "cluster"),
                     _item("Waiting tasks", "hourglass_top", "django_q", "ormq"),
                     _item("Failed tasks", "error", "django_q", "failure"),
-                    _item("Schedules", "schedule", "django_q", "schedule"),
+                    _item("Recurring tasks", "schedule", "django_q", "schedule"),
                 ],
             },
             {

@@ -132,6 +132,8 @@ class Connection(asyncio.Protocol):
         asyncio.get_running_loop().call_later(self._behaviour.latency, lambda: self._put(*self._late.popleft()))
 
     def _put(self, reply: bytes, last: bool) -> None:
+        if self._transport.is_closing():
+            return  # the client was killed before the reply was due
         if reply:
             self._transport.write(reply)
         if last:

@@ -11,7 +11,7 @@ APPS = {"campaigns", "delivery", "outreach"}
 # Each may import what stands before it.
 CORE = [
     {"envelope"},
-    {"meaning", "throttle", "breaker", "retry"},
+    {"meaning", "throttle", "breaker", "retry", "window"},
     {"classify", "answer", "warmup", "script", "condition", "failover"},
     {"dispatch"},
 ]

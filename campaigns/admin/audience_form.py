@@ -3,13 +3,14 @@
 from django import forms
 from unfold.widgets import UnfoldAdminFileFieldWidget, UnfoldAdminSelectWidget
 
+from campaigns.admin.http_fields import HttpFields
 from campaigns.conf import conf
 from campaigns.models import AudienceKind, Upload
 
 NO_CONNECTION = "There is none: set OUTREACH_AUDIENCE_DATABASES in the environment and start again."
 
 
-class AudienceForm(forms.ModelForm):
+class AudienceForm(HttpFields, forms.ModelForm):
     """Offers the configured connections, and asks for a file where one is needed and none is there."""
 
     file = forms.FileField(label="CSV file", required=False, widget=UnfoldAdminFileFieldWidget)
@@ -18,6 +19,7 @@ class AudienceForm(forms.ModelForm):
         super().__init__(*args, **kwargs)
         if "connection" in self.fields:  # who may only look has no fields
             self._offer_connections()
+        self.begin_http()
         if upload := self._upload():
             self.fields["file"].help_text = (
                 f"Now: {upload.filename}, {upload.size:,} bytes, uploaded {upload.uploaded_at:%Y-%m-%d %H:%M} UTC. "
@@ -39,4 +41,5 @@ class AudienceForm(forms.ModelForm):
         needs_file = cleaned.get("kind") == AudienceKind.CSV and not cleaned.get("file")
         if needs_file and "file" not in self.errors and self._upload() is None:
             self.add_error("file", "Choose the file.")
+        self.clean_http(cleaned)
         return cleaned

@@ -1,18 +1,24 @@
 """Audiences: where recipients come from, with a look at the first of them."""
 
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
-from django.urls import URLPattern, path
+from django.urls import URLPattern, path, reverse
 from unfold.admin import ModelAdmin
-from unfold.decorators import display
+from unfold.dataclasses import UnfoldAction
+from unfold.decorators import action, display
 
 from campaigns.admin.audience_form import AudienceForm
+from campaigns.admin.http_fields import CONDITIONS, NAMES
 from campaigns.admin.sample import sample_of
+from campaigns.audiences.bookmarks import reset_bookmark
+from campaigns.audiences.http_url import without_query
 from campaigns.audiences.stored import store_upload
-from campaigns.models import Audience, AudienceKind
+from campaigns.models import Audience, AudienceBookmark, AudienceKind
+from delivery.admin.redirects import go_to
 
 
 @admin.register(Audience)
@@ -24,7 +30,9 @@ class AudienceAdmin(ModelAdmin):
     search_fields = ("name", "slug")
     prepopulated_fields = {"slug": ("name",)}
     autocomplete_fields = ("contact_list",)
-    empty_hint = "An audience says who gets mail: a contact list, an uploaded CSV file, or an SQL query."
+    empty_hint = (
+        "An audience says who gets mail: a contact list, an uploaded CSV file, an SQL query, or a JSON list over HTTP."
+    )
     change_form_outer_after_template = "admin/campaigns/audience/sample_frame.html"
     fieldsets = (
         (None, {"fields": ("name", "slug", "kind")}),
@@ -38,12 +46,14 @@ class AudienceAdmin(ModelAdmin):
                     "encoding",
                     "connection",
                     "query",
+                    *NAMES,
                     "address_field",
                     "name_field",
                 )
             },
         ),
     )
+    actions_detail = ("read_from_the_beginning",)
     conditional_fields = {
         "contact_list": "kind == 'list'",
         "file": "kind == 'csv'",
@@ -51,19 +61,27 @@ class AudienceAdmin(ModelAdmin):
         "encoding": "kind == 'csv'",
         "connection": "kind == 'sql'",
         "query": "kind == 'sql'",
+        **CONDITIONS,
         "address_field": "kind != 'list'",
         "name_field": "kind != 'list'",
     }
 
     def get_fieldsets(self, request: HttpRequest, obj: Audience | None = None) -> list:
         if obj is None or self.has_change_permission(request, obj):
-            return super().get_fieldsets(request, obj)
+            given = [*super().get_fieldsets(request, obj)]
+            return [*given, ("Only what is new", {"fields": ("read_up_to",)})] if _is_incremental(obj) else given
         # Other names than the form's: unfold would ask the form, which who may only look has not, what to hide.
-        return [(None, {"fields": ("name", "slug", "kind_label", "comes_from", "shown_settings")})]
+        return [(None, {"fields": ("name", "slug", "kind_label", "comes_from", "shown_settings", "read_up_to")})]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Audience | None = None) -> tuple[str, ...]:
         may_edit = obj is None or self.has_change_permission(request, obj)
-        return () if may_edit else ("kind_label", "comes_from", "shown_settings")
+        return ("read_up_to",) if may_edit else ("kind_label", "comes_from", "shown_settings", "read_up_to")
+
+    def render_change_form(self, request: HttpRequest, context: dict, *args: object, **kwargs: object) -> HttpResponse:
+        form = context["adminform"].form
+        if request.method == "POST" and isinstance(form, AudienceForm):
+            form.want_secrets_again()
+        return super().render_change_form(request, context, *args, **kwargs)
 
     def save_related(self, request: HttpRequest, form: ModelForm, formsets: list, change: bool) -> None:
         super().save_related(request, form, formsets, change)
@@ -95,6 +113,8 @@ class AudienceAdmin(ModelAdmin):
                 return str(audience.contact_list or "no list yet")
             case AudienceKind.CSV:
                 return audience.upload.filename if hasattr(audience, "upload") else "no file yet"
+            case AudienceKind.HTTP:
+                return without_query(str(audience.options.get("url") or ""))
             case _:
                 return audience.connection
 
@@ -102,4 +122,45 @@ class AudienceAdmin(ModelAdmin):
     def shown_settings(self, audience: Audience) -> str:
         names = ("query", "address_field", "name_field", "delimiter", "encoding")
         given = {audience._meta.get_field(name).verbose_name: getattr(audience, name) for name in names}
+        given |= audience.options if audience.kind == AudienceKind.HTTP else {}
         return "\n".join(f"{name}: {value}" for name, value in given.items() if value) or "none"
+
+    # ---- what is new ----
+
+    def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[UnfoldAction]:
+        """Nothing that is read from its beginning anyway can be reset."""
+        read = AudienceBookmark.objects.filter(audience=unquote(str(object_id))).exclude(value="").exists()
+        return super().get_actions_detail(request, object_id) if read else []
+
+    @action(
+        description="Read from the beginning",
+        icon="restart_alt",
+        permissions=["change"],
+        url_path="read-from-the-beginning",
+        dialog={
+            "title": "Read this audience from the beginning?",
+            "description": "The next run gets everybody, not only who is new: also those who have had a mail. A run "
+            "that reads it at this moment does not change that.",
+            "form_class": None,
+            "form_submit_text": "Read from the beginning",
+        },
+    )
+    def read_from_the_beginning(self, request: HttpRequest, form: object, object_id: str) -> HttpResponse:
+        audience = get_object_or_404(Audience, pk=unquote(str(object_id)))
+        if reset_bookmark(audience):
+            self.log_change(request, audience, "To be read from the beginning.")
+        messages.success(request, "The next run reads this audience from the beginning.")
+        return go_to(request, reverse("admin:campaigns_audience_change", args=[audience.pk]))
+
+    @display(description="Read up to")
+    def read_up_to(self, audience: Audience) -> str:
+        if not _is_incremental(audience):
+            return "each run gets everything"
+        bookmark = AudienceBookmark.objects.filter(audience=audience.pk).exclude(value="").first()
+        if bookmark is None:
+            return "not read yet: the next run gets everything"
+        return f"{bookmark.value}, by run {bookmark.run_id} on {bookmark.moved_at:%Y-%m-%d %H:%M} UTC"
+
+
+def _is_incremental(audience: Audience | None) -> bool:
+    return audience is not None and audience.kind == AudienceKind.HTTP and bool(audience.options.get("since_path"))

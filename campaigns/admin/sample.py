@@ -36,7 +36,7 @@ def sample_of(audience: Audience) -> Sample:
     """The first rows, read now. What cannot be read is an `error` in the sample, never an exception."""
     label, fields, rows = audience.name, (), []
     try:
-        source = open_source(audience)
+        source = open_source(audience, patient=False)
         label, fields = source.label(), tuple(source.fields())
         for row in islice(source.rows(), SAMPLE_ROWS):
             rows.append(_shown(row, fields))

@@ -6,6 +6,7 @@ from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.html import format_html
 from unfold.admin import ModelAdmin, StackedInline
 from unfold.decorators import action, display
@@ -13,8 +14,19 @@ from unfold.enums import ActionVariant
 
 from campaigns.admin.dialogs import MaySend, TestRunForm, done
 from campaigns.admin.runs import STATE_COLOURS
+from campaigns.admin.window_words import window_in_words
 from campaigns.launch import launch
 from campaigns.models import Run, RunState, Step, Trigger, Workflow
+
+WINDOW_FIELDS = (
+    "window_hours",
+    "window_zone",
+    "window_per_recipient",
+    "window_zone_field",
+    "holiday_country",
+    "holiday_subdivision",
+    "closed_dates",
+)
 
 
 class WorkflowForm(forms.ModelForm):
@@ -27,6 +39,13 @@ class WorkflowForm(forms.ModelForm):
             "unsubscribe": "Unsubscribe link",
             "on_uncertain": "When an answer got lost",
             "on_render_error": "When a mail cannot be made",
+            "window_hours": "Hours",
+            "window_zone": "Time zone",
+            "window_per_recipient": "In the recipient's time zone",
+            "window_zone_field": "Its field",
+            "holiday_country": "Holidays of",
+            "holiday_subdivision": "Part of the country",
+            "closed_dates": "Closed dates",
         }
 
 
@@ -60,12 +79,15 @@ class WorkflowAdmin(MaySend, ModelAdmin):
     )
     inlines = (StepInline,)
     actions_detail = ("test_run", "run_now")
+    change_form_outer_after_template = "admin/campaigns/workflow/schedules.html"
+    readonly_fields = ("window_now",)
     fieldsets = (
         (None, {"fields": ("name", "slug")}),
         ("Who gets it, and through what", {"fields": ("audience", "pool")}),
         ("From whom", {"fields": ("from_name", "from_address", "reply_to", "return_path")}),
         ("Unsubscribing", {"fields": ("unsubscribe",)}),
         ("Order and time", {"fields": ("priority", "start", "time_limit_minutes")}),
+        ("When mails may go out", {"fields": WINDOW_FIELDS}),
         ("When something goes wrong", {"fields": ("on_uncertain", "on_render_error")}),
     )
 
@@ -81,6 +103,18 @@ class WorkflowAdmin(MaySend, ModelAdmin):
                 last_run_at=Subquery(latest.values("created_at")[:1]),
             )
         )
+
+    def get_fieldsets(self, request: HttpRequest, obj: Workflow | None = None) -> list:
+        """What a window comes to is said once there is one that was saved."""
+        shown = super().get_fieldsets(request, obj)
+        if obj is None:
+            return shown
+        fields = {"fields": (*WINDOW_FIELDS, "window_now")}
+        return [(title, fields if options["fields"] == WINDOW_FIELDS else options) for title, options in shown]
+
+    @display(description="As it is saved")
+    def window_now(self, workflow: Workflow) -> str:
+        return window_in_words(workflow, timezone.now())
 
     @display(description="Audience", ordering="audience__name")
     def audience_name(self, workflow: Workflow) -> str:

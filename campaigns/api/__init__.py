@@ -5,9 +5,11 @@ from rest_framework.routers import SimpleRouter
 
 from campaigns.api.deliveries import DeliveryViewSet
 from campaigns.api.runs import RunViewSet
+from campaigns.api.schedules import ScheduleViewSet
 
 router = SimpleRouter()
 router.register("runs", RunViewSet, basename="run")
+router.register("schedules", ScheduleViewSet, basename="schedule")
 router.register("deliveries", DeliveryViewSet, basename="delivery")
 
 __all__ = ["router"]

@@ -19,6 +19,7 @@ class Reason(StrEnum):
     IMPOSSIBLE_ADDRESS = "impossible_address"  # what is in the field cannot be an address
     DUPLICATE = "duplicate"  # the address was there before; found across the whole audience, by no source
     NOT_A_ROW = "not_a_row"  # the row does not have the shape of the others, or holds what cannot be stored
+    WRONG_VALUE = "wrong_value"  # a field is missing, or is not of the type that is wanted
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,27 +5,40 @@ Decides which settings a kind of audience needs. How each source reads is the so
 
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from ipaddress import IPv4Network, IPv6Network
 
 from django.core.exceptions import ValidationError
 from django.db import connection, transaction
 
+from campaigns.audiences.bookmarks import begin_reading
+from campaigns.audiences.columns import Columns
 from campaigns.audiences.contact_list import Contact as ContactValue
 from campaigns.audiences.contact_list import ContactListSource
 from campaigns.audiences.csv_file import CsvSource
 from campaigns.audiences.exceptions import AudienceError, AudienceRefused, AudienceUnreachable
+from campaigns.audiences.http_fetch import Surroundings
+from campaigns.audiences.http_json import HttpJsonSource
+from campaigns.audiences.http_settings import CREDENTIAL, HttpSettings, Secrets, problems_with
+from campaigns.audiences.json_increment import Reading
+from campaigns.audiences.json_types import Type, Unfit
 from campaigns.audiences.rows import Source
 from campaigns.audiences.sql_check import check_query
 from campaigns.audiences.sql_connection import SqlConnection
 from campaigns.audiences.sql_query import SqlSource
 from campaigns.conf import conf
 from campaigns.models import Audience, AudienceKind, Contact, ContactList, Upload, UploadChunk
+from delivery.conf import conf as delivery_conf
+from delivery.exceptions import SecretUnreadable
 
 CHUNK = 1024 * 1024  # octets of an upload in one row, before compression
 CONTACTS_AT_ONCE = 2000
 
 
-def open_source(audience: Audience) -> Source:
-    """The source of an audience. Raises AudienceError when its settings do not do."""
+def open_source(audience: Audience, around: Surroundings | None = None, *, patient: bool = True) -> Source:
+    """The source of an audience. Raises AudienceError when its settings do not do. `around` is what is outside for
+    one that goes over HTTP: clocks, chance, networks; not `patient` is for a person who waits at a page: then each
+    page of it is asked for once."""
     label = f"audience {audience.name!r}"
     columns = {"address_field": audience.address_field or None, "name_field": audience.name_field or None}
     match audience.kind:
@@ -46,6 +59,16 @@ def open_source(audience: Audience) -> Source:
             )
         case AudienceKind.SQL:
             return SqlSource(_connection(audience), audience.query, label=label, **columns)
+        case AudienceKind.HTTP:
+            bookmark, read_to_the_end = begin_reading(audience)
+            return HttpJsonSource(
+                _http_settings(audience, label, patient=patient),
+                label=label,
+                bookmark=bookmark,
+                read_to_the_end=read_to_the_end,
+                around=around or Surroundings(networks=http_networks()),
+                **columns,
+            )
     raise AudienceRefused(
         label, f"there is no kind {audience.kind!r}", f"Choose one of {', '.join(AudienceKind.values)}"
     )
@@ -63,6 +86,65 @@ def refuse_bad_settings(audience: Audience) -> None:
             errors["query" if audience.connection in conf().audience_databases else "connection"] = str(error)
     if errors:
         raise ValidationError(errors)
+    if audience.kind == AudienceKind.HTTP:
+        _refuse_bad_http(audience)
+
+
+# ---- HTTP ----
+
+
+def http_networks() -> tuple[IPv4Network | IPv6Network, ...]:
+    """What a list may be read from beside the public internet."""
+    return delivery_conf().allowed_networks
+
+
+def _refuse_bad_http(audience: Audience) -> None:
+    """Each problem is an error of the field "options" whose `code` is the setting that it is about."""
+    try:
+        secrets = audience.secrets.open()
+    except SecretUnreadable as error:
+        secrets, problems = {}, {CREDENTIAL: str(error)}
+    else:
+        problems = problems_with(audience.options, secrets, http_networks()) or _joint_problems(audience, secrets)
+    if problems:
+        raise ValidationError(
+            {"options": [ValidationError(f"{name}: {words}", code=name) for name, words in problems.items()]}
+        )
+
+
+def _joint_problems(audience: Audience, secrets: Secrets) -> dict[str, str]:
+    """What does not go together with the rest of the audience, of settings that are right by themselves."""
+    settings = HttpSettings.of(audience.options, secrets)
+    if settings.since is not None and audience.pk:
+        try:
+            Reading(settings.since, begin_reading(audience)[0])
+        except Unfit as unfit:
+            return {"since_type": f"{unfit}: choose the type that it has, or let it be read from the beginning first."}
+    fields = settings.fields
+    if not fields:
+        return {}
+    names = [field.name for field in fields]
+    given = {"address_field": audience.address_field or None, "name_field": audience.name_field or None}
+    try:
+        columns = Columns.of("the fields", names, **given)
+    except AudienceRefused as error:
+        return {"fields": str(error)}
+    for field in fields:
+        if field.name in (columns.address, columns.name) and field.type is not Type.TEXT:
+            return {"fields": f"The field {field.name!r} must be a text: write {field.name} = {field.written}."}
+    return {}
+
+
+def _http_settings(audience: Audience, label: str, *, patient: bool) -> HttpSettings:
+    try:
+        secrets = audience.secrets.open()
+    except SecretUnreadable as error:
+        raise AudienceRefused(label, str(error), "Then start again") from None
+    # What was stored may have been right when it was: networks change.
+    for name, words in problems_with(audience.options, secrets, http_networks()).items():
+        raise AudienceRefused(label, f"its setting {name} cannot be used: {words}", "Correct it and save the audience")
+    settings = HttpSettings.of(audience.options, secrets)
+    return settings if patient else replace(settings, limits=replace(settings.limits, attempts=1))
 
 
 def _connection(audience: Audience) -> SqlConnection:

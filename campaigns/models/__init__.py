@@ -1,14 +1,24 @@
-"""Campaigns' tables, one subject per file. Imports run downwards only: template, audience, workflow, run."""
+"""Campaigns' tables, one subject per file. Imports run downwards only: template, audience, workflow, run, schedule."""
 
-from campaigns.models.audience import Audience, AudienceKind, Contact, ContactList, Upload, UploadChunk
+from campaigns.models.audience import (
+    Audience,
+    AudienceBookmark,
+    AudienceKind,
+    Contact,
+    ContactList,
+    Upload,
+    UploadChunk,
+)
 from campaigns.models.cluster import SILENT_AFTER, Cluster
 from campaigns.models.run import ProblemKind, Run, RunEvent, RunProblem, RunState, Trigger
+from campaigns.models.schedule import Schedule, ScheduleEvent, ScheduleKind, Slot, SlotOutcome
 from campaigns.models.template import Template, TemplateVersion
 from campaigns.models.workflow import RenderErrorPolicy, Start, Step, Workflow
 
 __all__ = [
     "SILENT_AFTER",
     "Audience",
+    "AudienceBookmark",
     "AudienceKind",
     "Cluster",
     "Contact",
@@ -19,6 +29,11 @@ __all__ = [
     "RunEvent",
     "RunProblem",
     "RunState",
+    "Schedule",
+    "ScheduleEvent",
+    "ScheduleKind",
+    "Slot",
+    "SlotOutcome",
     "Start",
     "Step",
     "Template",

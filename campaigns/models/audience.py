@@ -3,6 +3,8 @@
 from django.core.exceptions import ValidationError
 from django.db import models
 
+from delivery.secrets import Sealed, SealedField
+
 
 class ContactList(models.Model):
     """Stored contacts with attributes."""
@@ -43,6 +45,7 @@ class AudienceKind(models.TextChoices):
     LIST = "list", "contact list"
     CSV = "csv", "CSV file"
     SQL = "sql", "SQL query"
+    HTTP = "http", "JSON over HTTP"
 
 
 class Audience(models.Model):
@@ -58,6 +61,10 @@ class Audience(models.Model):
     name_field = models.CharField(max_length=100, blank=True, help_text="Empty: name, if there is such a column.")
     delimiter = models.CharField(max_length=1, blank=True, help_text="CSV: empty to detect it.")
     encoding = models.CharField(max_length=20, blank=True, help_text="CSV: empty for UTF-8 or UTF-16 with a mark.")
+    options = models.JSONField(default=dict, blank=True, help_text="HTTP: URL, paging, fields, as a JSON object.")
+    secrets = SealedField(default=Sealed, blank=True, editable=False)
+    # No column: what a reading that began with this object has come to, for `campaigns.audiences.bookmarks`.
+    reached: object = None
     created_at = models.DateTimeField(auto_now_add=True)
     changed_at = models.DateTimeField(auto_now=True)
 
@@ -71,6 +78,23 @@ class Audience(models.Model):
         from campaigns.audiences.stored import refuse_bad_settings  # the sources import these models
 
         refuse_bad_settings(self)
+
+
+class AudienceBookmark(models.Model):
+    """How far an audience has been read that gives only what is new. Written by `campaigns.audiences.bookmarks` alone.
+
+    `value` is the highest that was seen, "" before the first and after a reset; `ties` are digests of the items that
+    bore it. `version` counts the changes: who has read from one must not write over another's."""
+
+    audience = models.OneToOneField(Audience, on_delete=models.CASCADE, primary_key=True, related_name="bookmark")
+    value = models.CharField(max_length=200, blank=True)
+    ties = models.JSONField(default=list, blank=True)
+    version = models.PositiveBigIntegerField(default=0)
+    moved_at = models.DateTimeField(null=True)
+    run_id = models.BigIntegerField(null=True, help_text="The run that read so far.")
+
+    def __str__(self) -> str:
+        return f"{self.audience}: {self.value or 'not read yet'}"
 
 
 class Upload(models.Model):

@@ -1,13 +1,19 @@
 """Workflows and their steps: what an operator sets up."""
 
+from datetime import datetime
+
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
+from django.utils import timezone
 
+from campaigns.exceptions import BadWindow
 from campaigns.models.audience import Audience
 from campaigns.models.template import Template
+from campaigns.windows import WindowSettings
 from delivery.addresses import ImpossibleAddress, normalise
 from delivery.core.dispatch import UncertainPolicy
+from delivery.core.window import ZONE_FIELD, Window
 from delivery.models import Pool
 from delivery.models.engine import UNCERTAIN_CHOICES
 
@@ -74,6 +80,41 @@ class Workflow(models.Model):
         help_text="A run that is not through so long after its start fails; what was not sent then expires. "
         "Empty: no limit.",
     )
+    window_hours = models.CharField(
+        max_length=500,
+        blank=True,
+        help_text="When mails may go out: mon-fri 09:00-12:00, 13:00-17:30; sat 10:00-14:00. What is ready outside "
+        "these hours waits for the next; a test run does not wait. Empty: at any hour.",
+    )
+    window_zone = models.CharField(
+        max_length=64,
+        blank=True,
+        default=timezone.get_default_timezone_name,
+        help_text="By the clocks of which time zone: its name, such as Europe/Zurich. Empty: this installation's.",
+    )
+    window_per_recipient = models.BooleanField(
+        default=False,
+        help_text="By the clock of each recipient. Whoever has no time zone, or one that nobody knows, has the above.",
+    )
+    window_zone_field = models.CharField(
+        max_length=100,
+        blank=True,
+        default=ZONE_FIELD,
+        help_text="The field of the audience that holds a recipient's time zone, by name, such as Asia/Tokyo.",
+    )
+    holiday_country = models.CharField(
+        max_length=2,
+        blank=True,
+        help_text="Closed on the public holidays of this country: its two letters, such as CH. Empty: of none.",
+    )
+    holiday_subdivision = models.CharField(
+        max_length=50, blank=True, help_text="Also on those of this part of it: ZH, for example."
+    )
+    closed_dates = models.CharField(
+        max_length=2000,
+        blank=True,
+        help_text="Further dates on which nothing goes out: 2026-12-24, 2026-12-27 to 2026-12-31.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     changed_at = models.DateTimeField(auto_now=True)
 
@@ -83,6 +124,25 @@ class Workflow(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def clean(self) -> None:
+        """Refuses a sending window that makes no sense, at its field and with a good example."""
+        try:
+            self.window(timezone.now())
+        except BadWindow as refusal:
+            raise ValidationError({refusal.field: str(refusal)}) from None
+
+    def window(self, now: datetime) -> Window | None:
+        """Its sending window for a run that begins `now`; None when mails go at any time. Raises BadWindow."""
+        return WindowSettings(
+            self.window_hours,
+            self.window_zone or timezone.get_default_timezone_name(),
+            self.window_per_recipient,
+            self.window_zone_field or ZONE_FIELD,
+            self.holiday_country,
+            self.holiday_subdivision,
+            self.closed_dates,
+        ).window(now)
 
 
 class Step(models.Model):

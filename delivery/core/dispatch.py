@@ -13,10 +13,12 @@ from delivery.core.condition import Health
 from delivery.core.envelope import Kind, Outcome
 from delivery.core.failover import Roster, choose
 from delivery.core.retry import RetryPolicy, Trouble
+from delivery.core.window import Opening
 
 # How long a delivery waits when nothing says when an engine will be able again: a person has to act.
 NOBODY_ABLE = timedelta(minutes=5)
 NONE_ABLE = "no engine of the pool is able now"
+OUTSIDE = "outside its sending window"
 # Without a Retry-After, how long an engine that said "slow down" is left alone.
 SLOW_DOWN = timedelta(seconds=5)
 LONGEST_PAUSE = timedelta(hours=24)  # a Retry-After beyond this is not believed
@@ -41,7 +43,8 @@ class End(StrEnum):
 
 class Candidate(NamedTuple):
     """What the policy may know of one delivery. `attempts`: those that counted. `since`: when it was first tried; its
-    age counts from there, because waiting for its turn in a long queue is no failure."""
+    age counts from there, because waiting for its turn in a long queue is no failure. `opening`: the present or the
+    next one of its sending window, if it has one."""
 
     sender_domain: str
     attempts: int = 0
@@ -49,6 +52,13 @@ class Candidate(NamedTuple):
     deadline: datetime | None = None
     last_engine: int | None = None
     pinned: bool = False  # only `last_engine` may be asked, because it may have the mail already
+    opening: Opening | None = None
+
+    def in_time(self, now: datetime) -> bool:
+        """Whether neither its deadline nor its sending window is against handing it over at `now`."""
+        if self.deadline is not None and now > self.deadline:
+            return False
+        return self.opening is None or self.opening.admits(now)
 
     def given_up(self, end: End) -> End:
         """`end`, unless an engine may have the mail already: that is not known, and never guessed."""
@@ -77,6 +87,8 @@ def decide(
     mend an engine, nobody calls a dead letter back by himself."""
     if candidate.deadline is not None and now > candidate.deadline:
         return GiveUp(candidate.given_up(End.EXPIRED), "its deadline has passed")
+    if candidate.opening is not None and not candidate.opening.admits(now):
+        return _outside(candidate, candidate.opening.at, now)
     choice = choose(
         roster,
         candidate.sender_domain,
@@ -92,6 +104,16 @@ def decide(
     if not choice.fits:
         return Wait(now + NOBODY_ABLE, f"no engine of the pool may send for {candidate.sender_domain}")
     return Wait(choice.at or now + NOBODY_ABLE, NONE_ABLE)
+
+
+def _outside(candidate: Candidate, opens_at: datetime | None, now: datetime) -> Wait | GiveUp:
+    """It waits for its window to open; what cannot make its deadline then is given up now, while somebody may still do
+    something about it."""
+    if opens_at is None:
+        return GiveUp(candidate.given_up(End.EXPIRED), "its sending window never opens again")
+    if candidate.deadline is not None and opens_at > candidate.deadline:
+        return GiveUp(candidate.given_up(End.EXPIRED), "its deadline passes before its sending window opens")
+    return Wait(max(opens_at, now), OUTSIDE)
 
 
 class Verdict(NamedTuple):

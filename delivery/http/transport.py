@@ -58,7 +58,8 @@ class GuardedResolver(AbstractResolver):
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
-    """See the module. Follows no redirect, keeps no cookie, reads no proxy from the environment."""
+    """See the module. Follows no redirect, keeps no cookie, reads no proxy from the environment. `max_answer`: octets
+    of an answer, decoded, after which it is cut."""
 
     def __init__(
         self,
@@ -66,8 +67,10 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         *,
         resolver: AbstractResolver | None = None,
         tls: ssl.SSLContext | None = None,
+        max_answer: int = MAX_ANSWER,
     ) -> None:
         self._networks = networks
+        self._max_answer = max_answer
         self._resolver = resolver
         self._tls = tls
         self._session: aiohttp.ClientSession | None = None
@@ -126,7 +129,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             allow_redirects=False,
             timeout=timeout,
         ) as response:
-            content = await _read(response.content)
+            content = await _read(response.content, self._max_answer)
             headers = [each for each in response.raw_headers if each[0].lower() not in _ABOUT_THE_TRANSFER]
             stream = httpx.ByteStream(content)
             return httpx.Response(response.status, headers=headers, stream=stream, request=request)
@@ -137,10 +140,9 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             self._session = None
 
 
-async def _read(stream: aiohttp.StreamReader) -> bytes:
-    """The body, as far as MAX_ANSWER. What is longer is cut: no answer of a mail API is."""
+async def _read(stream: aiohttp.StreamReader, room: int) -> bytes:
+    """The body, as far as `room`. What is longer is cut: no answer of a mail API is."""
     chunks = []
-    room = MAX_ANSWER
     async for chunk in stream.iter_any():
         chunks.append(chunk[:room])
         room -= len(chunk)

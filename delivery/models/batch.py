@@ -69,6 +69,7 @@ class Message(models.Model):
     reply_to = models.CharField(max_length=320, blank=True)
     return_path = models.CharField(max_length=320)
     unsubscribe = models.BooleanField(default=True, help_text="Carries a one-click unsubscribe link.")
+    window = models.JSONField(null=True, help_text="When it may go out (delivery.core.window). None: at any time.")
 
     def __str__(self) -> str:
         return self.subject

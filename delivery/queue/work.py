@@ -11,6 +11,7 @@ from typing import Protocol
 from delivery.composition import CompiledMessage
 from delivery.conf import conf
 from delivery.core.envelope import Envelope, Mailbox
+from delivery.core.window import Openings
 from delivery.models import Message
 from delivery.queue.batches import BatchView, finish_cancelled, finish_if_done, open_batches
 from delivery.queue.leasing import Leased, acquire, due, end, extend, give_back, lease, promote, reap
@@ -18,9 +19,11 @@ from delivery.queue.outcomes import Mark, Settlement, mark, refused, settle
 
 
 class Composer(Protocol):
-    """A message, ready to be made out to its recipients. `domain` is that of its From address."""
+    """A message, ready to be made out to its recipients. `domain` is that of its From address; `openings` are those of
+    its sending window, None when it may go at any time."""
 
     domain: str
+    openings: Openings | None
 
     def envelope(self, delivery_id: int, recipient: Mailbox, data: dict[str, object], now: datetime) -> Envelope:
         """The mail for one recipient. Raises TemplateProblem."""

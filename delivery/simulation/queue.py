@@ -72,6 +72,7 @@ class Composition:
     """The one message of a simulation. Its mails have an address and a key, and nothing to read."""
 
     domain = DOMAIN
+    openings = None
 
     def envelope(self, delivery_id: int, recipient: Mailbox, data: dict[str, object], now: datetime) -> Envelope:
         """The mail for one recipient."""

@@ -318,11 +318,13 @@ class Lane:
     def _in_time(self, items: list[Item]) -> bool:
         """Whether no deadline and no sending window has passed since they were marked: where calls are limited to a few
         an hour, they wait long for theirs."""
-        timed = [item.candidate for item in items if item.candidate is not None and item.candidate.is_timed]
-        if not timed:
-            return True  # nearly always, and asked for each mail
-        now = self._clock.now()
-        return all(candidate.in_time(now) for candidate in timed)
+        for item in items:
+            candidate = item.candidate
+            # Asked for each mail, and most have neither: those need no clock.
+            timed = candidate is not None and (candidate.deadline is not None or candidate.opening is not None)
+            if timed and not candidate.in_time(self._clock.now()):
+                return False
+        return True
 
     def _grouped(self, items: list[Item]) -> list[list[Item]]:
         """The items as they may share a call."""

@@ -11,7 +11,7 @@ import random
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum, auto
 
 from delivery import metrics, owner
@@ -317,7 +317,7 @@ class _Session:
         now = self._clock.now()
         for item in items:
             pool = self._pool_of(item)
-            item.candidate = _candidate(item)
+            item.candidate = _candidate(item, now)
             match decide(item.candidate, pool.roster, pool.retry, now, self._around.rng):
                 case Send(engine_id):
                     lane = self._lanes.get(engine_id) or await self._open_lane(engine_id)
@@ -378,6 +378,10 @@ class _Session:
     def compose(self, item: Item) -> bool:
         """Renders the mail. What cannot be rendered now (it could when the run began) is kept for a person."""
         leased, now = item.leased, self._clock.now()
+        if not item.candidate.in_time(now):
+            # Its time has passed in the lane, where a slow limit keeps it for hours: routed anew, it is told what now.
+            self._settle(unanswered(leased, DeliveryState.READY, now))
+            return False
         try:
             recipient = Mailbox(leased.address, leased.name)
             item.envelope = item.message.envelope(leased.id, recipient, json.loads(leased.data), now)
@@ -439,9 +443,9 @@ class _Session:
         self._ledger.settle(settlement)
 
 
-def _candidate(item: Item) -> Candidate:
+def _candidate(item: Item, now: datetime) -> Candidate:
     leased = item.leased
-    return Candidate(
+    candidate = Candidate(
         item.message.domain,
         leased.attempts,
         leased.tried_at,
@@ -449,3 +453,9 @@ def _candidate(item: Item) -> Candidate:
         leased.engine,
         leased.pinned,
     )
+    openings = item.message.openings
+    if openings is None:
+        return candidate
+    # A night or a weekend outside the window is no time in which it could have been tried.
+    since = leased.tried_at and leased.tried_at + openings.closed_for(leased.data, leased.tried_at, now)
+    return candidate._replace(since=since, opening=openings.opening(leased.data, now))

@@ -258,7 +258,7 @@ def test_an_unknown_connection_is_told_with_those_there_are(outreach):
     [
         ({"kind": "list"}, "it has no contact list. Choose one."),
         ({"kind": "csv"}, "it has no file. Upload one."),
-        ({"kind": "fax"}, "there is no kind 'fax'. Choose one of list, csv, sql."),
+        ({"kind": "fax"}, "there is no kind 'fax'. Choose one of list, csv, sql, http."),
     ],
 )
 def test_an_audience_that_lacks_what_its_kind_needs_says_so(given, said):

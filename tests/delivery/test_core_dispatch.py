@@ -12,6 +12,7 @@ from delivery.core.condition import Health
 from delivery.core.dispatch import (
     LONGEST_PAUSE,
     NOBODY_ABLE,
+    OUTSIDE,
     SLOW_DOWN,
     Candidate,
     End,
@@ -26,6 +27,7 @@ from delivery.core.dispatch import (
 from delivery.core.envelope import Kind, Outcome
 from delivery.core.failover import EngineView, Roster, Strategy
 from delivery.core.retry import Backoff, Growth, RetryPolicy, RetryRule, Trouble
+from delivery.core.window import Opening
 
 pytestmark = pytest.mark.once
 
@@ -116,6 +118,67 @@ def test_what_may_have_been_taken_is_uncertain_after_its_deadline_and_not_expire
     urgent = Candidate(DOMAIN, attempts=1, since=NOON, deadline=NOON, last_engine=1, pinned=True)
 
     assert decided(urgent, ABLE, LATER).end is End.UNCERTAIN
+
+
+# ---- the sending window ----
+
+OPEN_NOW = Opening(NOON - timedelta(hours=3), LATER)
+OPENS_LATER = Opening(LATER, LATER + timedelta(hours=8))
+
+
+def test_outside_its_window_a_delivery_waits_until_that_opens_whoever_is_able():
+    assert decided(Candidate(DOMAIN, opening=OPEN_NOW), ABLE) == Send(1)
+    assert decided(Candidate(DOMAIN, opening=OPENS_LATER), ABLE) == Wait(LATER, OUTSIDE)
+    assert decided(Candidate(DOMAIN, opening=OPENS_LATER), ABLE, LATER) == Send(1)
+    assert decided(Candidate(DOMAIN, opening=OPENS_LATER), FIRST_OPEN[:1]) == Wait(LATER, OUTSIDE)
+
+
+def test_a_window_is_open_to_before_its_last_instant():
+    candidate = Candidate(DOMAIN, opening=OPEN_NOW)
+
+    assert candidate.in_time(LATER - timedelta(microseconds=1))
+    assert not candidate.in_time(LATER)
+    assert Candidate(DOMAIN, opening=Opening(NOON, None)).in_time(NOON + timedelta(days=999))
+    assert not Candidate(DOMAIN, opening=Opening(None, None)).in_time(NOON)
+
+
+def test_an_opening_that_is_over_lets_nothing_go_and_is_looked_up_again_at_once():
+    assert decided(Candidate(DOMAIN, opening=OPEN_NOW), ABLE, LATER) == Wait(LATER, OUTSIDE)
+
+
+def test_what_cannot_make_its_deadline_when_the_window_opens_expires_at_once():
+    def until(deadline):
+        return Candidate(DOMAIN, deadline=deadline, opening=OPENS_LATER)
+
+    too_late = GiveUp(End.EXPIRED, "its deadline passes before its sending window opens")
+    assert decided(until(LATER), ABLE) == Wait(LATER, OUTSIDE)
+    assert decided(until(LATER - timedelta(microseconds=1)), ABLE) == too_late
+    assert decided(until(NOON - timedelta(microseconds=1)), ABLE) == GiveUp(End.EXPIRED, "its deadline has passed")
+
+
+def test_a_window_that_never_opens_again_is_an_end_and_no_waiting_for_ever():
+    decision = decided(Candidate(DOMAIN, opening=Opening(None, None)), ABLE)
+
+    assert decision == GiveUp(End.EXPIRED, "its sending window never opens again")
+
+
+def test_what_may_have_been_taken_waits_for_its_window_too_and_never_expires():
+    pinned = MAYBE_TAKEN._replace(opening=OPENS_LATER)
+
+    assert decided(pinned, ABLE) == Wait(LATER, OUTSIDE)
+    assert decided(pinned._replace(deadline=NOON), ABLE).end is End.UNCERTAIN
+    assert decided(pinned._replace(opening=Opening(None, None)), ABLE).end is End.UNCERTAIN
+
+
+@given(st.none() | st.integers(-90, 90), st.integers(-90, 90), st.none() | st.integers(1, 90), st.integers(-90, 90))
+def test_a_delivery_is_in_time_just_when_it_would_be_sent(deadline, opens, length, now):
+    def minute(n):
+        return None if n is None else NOON + timedelta(minutes=n)
+
+    opening = Opening(minute(opens), None if length is None else minute(opens + length))
+    candidate = Candidate(DOMAIN, deadline=minute(deadline), opening=opening)
+
+    assert candidate.in_time(minute(now)) == (decided(candidate, ABLE, minute(now)) == Send(1))
 
 
 # ---- conclude: the recipient's fault, the engine's, the unknown, and none of them ----

@@ -1,4 +1,4 @@
-"""The processes of a worker cluster, as the system shows them. Knows django-q2's order of birth, and nothing of work."""
+"""The processes of a worker cluster, as the system shows them. Knows django-q2's order of birth, nothing of work."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ class Family:
 
 def family_of(head: int, workers: int) -> Family | None:
     """The set that a head has with so many workers; None while it is not complete."""
-    sentinels = children(head)
+    sentinels = alive(children(head))  # a head that is process 1 of its host inherits the dead as well
     if len(sentinels) != 1:
         return None
     born = children(sentinels[0])  # the oldest first
@@ -59,10 +59,21 @@ def alive(pids: Iterable[int]) -> list[int]:
     return [pid for pid in pids if is_alive(pid)]
 
 
-def own_number(pid: int) -> int:
-    """A process's id as it knows it itself: another one when it has a namespace of its own."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("NSpid:")).split()[-1])
+def own_number(pid: int) -> str | None:
+    """A process's id as it knows it itself: another one when it has a namespace of its own. None: it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return next(line for line in lines if line.startswith("NSpid:")).split()[-1]
+
+
+def started_at(pid: int) -> str | None:
+    """When a process started, as the kernel counts. None: it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
 
 
 def kill(pid: int) -> None:

@@ -6,6 +6,9 @@ process does. Takes one JSON object a line and answers each with one.
 While the database is away it tries again, as a person does; every deed is one that may be repeated.
 """
 
+# ruff: noqa: E402 - models are imported after Django is set up
+
+import contextlib
 import json
 import os
 import sys
@@ -85,10 +88,8 @@ def cancel(run: int) -> str:
 
 def _carried_out(deed, run_id: int) -> str:
     run = Run.objects.get(pk=run_id)
-    try:
+    with contextlib.suppress(IllegalMove):  # too late, or it was done when the answer got lost
         deed(run, ME)
-    except IllegalMove:  # too late, or it was done when the answer got lost
-        pass
     run.refresh_from_db()
     return run.state
 

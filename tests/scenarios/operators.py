@@ -12,6 +12,8 @@ from typing import Self
 from tests.servers import dying_with_parent, end
 from tests.sinks import ROOT
 
+PATIENCE = 10.0  # seconds for somebody to leave the desk
+
 
 class Operator:
     """Somebody at the desk for as long as the `with` block lasts."""
@@ -36,8 +38,11 @@ class Operator:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        end(self._process, signal.SIGKILL)
-        self._process.stdin.close()
+        self._process.stdin.close()  # by which it ends
+        try:
+            self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            end(self._process, signal.SIGKILL)
         self._process.stdout.close()
 
     def ask(self, deed: str, **arguments: object) -> object:

@@ -1,5 +1,6 @@
 """A database seen from outside: by SQL alone, with no transaction left open, and patient while a server is away."""
 
+import contextlib
 import sqlite3
 import time
 
@@ -50,10 +51,8 @@ class Rows:
 
     def _reconnect(self) -> None:
         self._connection.close()
-        try:
+        with contextlib.suppress(psycopg.OperationalError):  # the next try will say so
             self._connection = self._connect()
-        except psycopg.OperationalError:
-            pass  # the next try will say so
 
     def close(self) -> None:
         self._connection.close()

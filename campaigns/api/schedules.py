@@ -1,0 +1,223 @@
+"""Schedules: set up, changed, paused, resumed, deleted; with the slots that come and what became of the last."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import copy
+from datetime import datetime
+
+from django.core.exceptions import ValidationError
+from django.db.models import QuerySet
+from rest_framework import serializers
+from rest_framework.decorators import action
+from rest_framework.pagination import CursorPagination
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ModelViewSet
+
+from campaigns import scheduling
+from campaigns.api.runs import TO_CONTROL, WhyBody
+from campaigns.exceptions import BadSchedule, CampaignError
+from campaigns.models import Schedule, ScheduleKind, Slot
+from campaigns.models.schedule import NEEDS
+from campaigns.slots import Late, Unit
+from campaigns.wall_clock import instant_of, zone_named
+from delivery.api.requests import allowed, refusing, who
+from delivery.queue import database_now
+
+INSTANTS = ("at", "anchor", "starts_at", "ends_at")
+LAST_SLOTS = 20
+TO_SEE = "campaigns.view_schedule"
+
+
+class InstantField(serializers.DateTimeField):
+    """An instant. Without an offset it is what the clock shows in the schedule's time zone: left naive here."""
+
+    default_error_messages = {
+        "invalid": "This is no instant. A good one: 2027-03-01T09:00, by the clock of the schedule's time zone, or "
+        "2027-03-01T09:00+01:00."
+    }
+
+    def enforce_timezone(self, value: datetime) -> datetime:
+        return value
+
+
+class SlotSerializer(serializers.ModelSerializer):
+    """A slot whose time has come, and what became of it."""
+
+    class Meta:
+        model = Slot
+        fields = ("at", "outcome", "reason", "run")
+
+
+def _one_of(*names: str) -> dict[str, object]:
+    return {"error_messages": {"invalid_choice": f'"{{input}}" is none of {", ".join(names)}.'}}
+
+
+class ScheduleSerializer(serializers.ModelSerializer):
+    """A schedule. `next_at` is its next slot: null when it is paused or none is to come."""
+
+    at = InstantField(required=False, allow_null=True)
+    anchor = InstantField(required=False, allow_null=True)
+    starts_at = InstantField(required=False, allow_null=True)
+    ends_at = InstantField(required=False, allow_null=True)
+    workflow_slug = serializers.CharField(source="workflow.slug", read_only=True)
+    in_words = serializers.CharField(read_only=True)
+
+    class Meta:
+        model = Schedule
+        fields = (
+            "id",
+            "workflow",
+            "workflow_slug",
+            "name",
+            "kind",
+            "at",
+            "every",
+            "unit",
+            "anchor",
+            "cron",
+            "time_zone",
+            "starts_at",
+            "ends_at",
+            "late_policy",
+            "late_grace_seconds",
+            "paused",
+            "in_words",
+            "next_at",
+            "created_at",
+            "changed_at",
+        )
+        validators = []  # the model's own words are better, and say which field
+        extra_kwargs = {
+            "kind": _one_of(*ScheduleKind.values),
+            "unit": _one_of(*Unit),
+            "late_policy": _one_of(*Late),
+            "every": {"error_messages": {"invalid": "This is no whole number. A good one: 15."}},
+            "late_grace_seconds": {"error_messages": {"invalid": "This is no whole number. A good one: 120."}},
+        }
+
+    def to_internal_value(self, data: object) -> dict[str, object]:
+        if isinstance(data, dict):
+            shown = {name for name, field in self.fields.items() if field.read_only}
+            settable = ", ".join(name for name in self.fields if name not in shown)
+            wrong = {
+                str(name): "This is shown and cannot be set."
+                if name in shown
+                else f"There is no such field. There is: {settable}."
+                for name in sorted(map(str, data))
+                if name in shown or name not in self.fields
+            }
+            if wrong:
+                raise serializers.ValidationError(wrong)
+        return super().to_internal_value(data)
+
+    def validate(self, given: dict[str, object]) -> dict[str, object]:
+        schedule = copy(self.instance) if self.instance else Schedule()
+        if self.instance and given.get("paused", self.instance.paused) != self.instance.paused:
+            deed = "pause" if given["paused"] else "resume"
+            raise serializers.ValidationError({"paused": f"This is done by a POST to {deed}/."})
+        for field, value in (_emptied(self.instance, given) | given).items():
+            setattr(schedule, field, value)
+        with _answering_refusals():
+            _read_clocks(schedule)
+            scheduling.check(schedule, database_now())
+        return {"schedule": schedule}
+
+    def create(self, made: dict[str, Schedule]) -> Schedule:
+        return self._save(made["schedule"])
+
+    def update(self, instance: Schedule, made: dict[str, Schedule]) -> Schedule:
+        return self._save(made["schedule"])
+
+    def _save(self, schedule: Schedule) -> Schedule:
+        request = self.context["request"]
+        may_start = request.user.has_perm(TO_CONTROL)
+        with _answering_refusals():
+            scheduling.save(schedule, by=who(request), now=database_now(), may_start=may_start)
+        return schedule
+
+
+class ScheduleDetailSerializer(ScheduleSerializer):
+    """With its next ten slots, by the clock of its time zone, and what became of the last ones."""
+
+    next_slots = serializers.SerializerMethodField()
+    last_slots = serializers.SerializerMethodField()
+
+    class Meta(ScheduleSerializer.Meta):
+        fields = (*ScheduleSerializer.Meta.fields, "next_slots", "last_slots")
+
+    def get_next_slots(self, schedule: Schedule) -> list[str]:
+        return [at.isoformat() for at in schedule.next_slots(database_now())]
+
+    def get_last_slots(self, schedule: Schedule) -> list[dict[str, object]]:
+        return SlotSerializer(schedule.slots.all()[:LAST_SLOTS], many=True).data
+
+
+def _emptied(before: Schedule | None, given: dict[str, object]) -> dict[str, object]:
+    """The fields of the kind that a schedule was of: with another kind they need not be emptied one by one."""
+    if before is None or given.get("kind", before.kind) == before.kind:
+        return {}
+    return {field: Schedule._meta.get_field(field).get_default() for field in NEEDS[ScheduleKind(before.kind)]}
+
+
+def _read_clocks(schedule: Schedule) -> None:
+    """Naive times are by the clock of the schedule's time zone. Raises BadSchedule."""
+    zone = zone_named(schedule.time_zone)
+    for field in INSTANTS:
+        value = getattr(schedule, field)
+        if value is not None and value.tzinfo is None:
+            setattr(schedule, field, instant_of(value, zone, field))
+
+
+@contextmanager
+def _answering_refusals() -> Iterator[None]:
+    """Answers what the deeds refuse with 400, by field."""
+    try:
+        yield
+    except BadSchedule as refusal:
+        raise serializers.ValidationError({refusal.field: [str(refusal)]}) from refusal
+    except ValidationError as refusal:
+        raise serializers.ValidationError(refusal.message_dict) from refusal
+
+
+class SchedulePages(CursorPagination):
+    ordering = "id"
+    page_size = 50
+
+
+class ScheduleViewSet(ModelViewSet):
+    pagination_class = SchedulePages
+    lookup_value_regex = r"\d{1,18}"
+    to_act = {
+        "create": "campaigns.add_schedule",
+        "update": "campaigns.change_schedule",
+        "partial_update": "campaigns.change_schedule",
+        "destroy": "campaigns.delete_schedule",
+    }
+
+    def get_queryset(self) -> QuerySet[Schedule]:
+        return Schedule.objects.select_related("workflow")
+
+    def get_serializer_class(self) -> type[ScheduleSerializer]:
+        return ScheduleSerializer if self.action == "list" else ScheduleDetailSerializer
+
+    def get_permissions(self) -> list[BasePermission]:
+        return [allowed(to_see=TO_SEE, to_act=self.to_act.get(self.action, TO_CONTROL))()]
+
+    @action(detail=True, methods=["post"])
+    def pause(self, request: Request, pk: str) -> Response:
+        return self._control(request, scheduling.pause)
+
+    @action(detail=True, methods=["post"])
+    def resume(self, request: Request, pk: str) -> Response:
+        def deed(schedule: Schedule, by: str, why: str) -> None:
+            scheduling.resume(schedule, by, database_now(), why)
+
+        return self._control(request, deed)
+
+    def _control(self, request: Request, deed: Callable[[Schedule, str, str], None]) -> Response:
+        schedule, body = self.get_object(), WhyBody.of(request)
+        with refusing(CampaignError):
+            deed(schedule, who(request), body["why"])
+        return Response(self.get_serializer(self.get_object()).data)
