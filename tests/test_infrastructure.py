@@ -84,6 +84,9 @@ class Wire:
     def get_extra_info(self, name: str) -> None:
         return None
 
+    def is_closing(self) -> bool:
+        return False
+
     def write(self, reply: bytes) -> None:
         self.written.append((reply, len(self.log.read_text().splitlines())))
 

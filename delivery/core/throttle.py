@@ -81,8 +81,9 @@ class Rate:
         return Rate(int(self.interval / pace), max(1, int(self.burst * pace)))
 
 
-# No grant leaves a bucket further ahead of the clock than its span, its toll, and another's toll.
+# How far ahead of the clock no grant leaves a bucket: beyond its span, as it is at the slowest pace, and the tolls.
 CLOCK_STEP = 2 * SECOND
+SLOWEST = 64
 
 
 class Grant(NamedTuple):
@@ -102,7 +103,7 @@ def draw(rate: Rate, state: int, now: int, wanted: int) -> Grant:
     next one is to be kept, also when there are no tokens."""
     interval = rate.interval
     span = rate.burst * interval
-    if state > now + span + rate.toll + CLOCK_STEP:
+    if state > now + SLOWEST * span + rate.toll + CLOCK_STEP:
         state = now + span  # the store's clock was set back: the bucket is empty, and not shut until it has caught up
     start = state if state > now else now
     tokens = (now + span - start) // interval
@@ -127,7 +128,7 @@ def given_back(rate: Rate, state: int, left: int, tokens: int) -> int:
 
 # ---- the pace: what a provider's "slow down" does to an engine ----
 
-PACE_FLOOR = 1 / 64
+PACE_FLOOR = 1 / SLOWEST
 PACE_STEP = 0.05  # added for each quiet period
 QUIET = timedelta(seconds=10)
 SLOW_ONCE_IN = timedelta(seconds=1)  # answers to what was already in flight say the same thing again

@@ -45,7 +45,7 @@ for i = 2, #KEYS do
     local interval, burst, toll = tonumber(ARGV[3 * i - 4]), tonumber(ARGV[3 * i - 3]), tonumber(ARGV[3 * i - 2])
     local state = tonumber(redis.call('GET', KEYS[i])) or (since + burst * interval)
     starts[i] = math.max(state, now)
-    if starts[i] > now + burst * interval + toll + 20000000 then
+    if starts[i] > now + 64 * burst * interval + toll + 20000000 then
         starts[i] = now + burst * interval
         redis.call('SET', KEYS[i], string.format('%.0f', starts[i]), 'PX', math.ceil(burst * interval / 10000) + 1)
     end

@@ -335,7 +335,9 @@ class MemoryQueue:
             return False
         if row.lease == lease_id:
             return row.state in (_LEASED, _SENDING)
-        # Too late, unless the delivery waits for just this answer.
+        # Too late, unless the delivery waits for just this answer, or is to be sent again for want of it.
+        if row.lease is None and row.pinned and row.state in (_READY, _WAITING) and settlement.state == _ACCEPTED:
+            return True
         if row.lease is not None or row.state != _UNCERTAIN:
             return False
         if settlement.state not in _ENDED and self.state is BatchState.DONE:

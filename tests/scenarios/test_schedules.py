@@ -51,12 +51,13 @@ class Scene:
     clusters: list[Cluster] = field(default_factory=list)
 
     def start(self, count: int) -> None:
-        """Starts so many clusters and returns when all of them wait for work."""
+        """Starts so many clusters and returns when all of them are there and one of them has worked: which one takes
+        the first task is chance."""
         for number in range(count):
             log = self.folder / f"cluster-{number}"
             self.clusters.append(self.stack.enter_context(Cluster(self.environment, log)))
         self.clusters[0].wait_until(
-            lambda: self.rows.one("SELECT count(*) FROM campaigns_cluster WHERE worked_at IS NOT NULL") == count
+            lambda: self.rows.read("SELECT count(*), count(worked_at) > 0 FROM campaigns_cluster") == [(count, True)]
         )
 
     def schedule(self, **ahead: float) -> None:
