@@ -22,6 +22,7 @@ from campaigns.filling import fill, fill_up
 from campaigns.freezing import freeze
 from campaigns.models import Run, RunProblem, RunState, Start
 from campaigns.transitions import claim_initializing, still_initializing, try_move
+from campaigns.wake import wake_pumps
 from delivery import owner, queue
 from delivery.logs import bound
 from delivery.models import Batch, Delivery, Message
@@ -132,6 +133,7 @@ class _Initialization:
     def _start(self) -> None:
         """The first mails may go. Part of the transaction that wrote them."""
         self._open(growing=True)
+        transaction.on_commit(wake_pumps)
 
     def _end(self) -> None:
         """Every delivery is there."""

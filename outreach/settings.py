@@ -94,6 +94,9 @@ def database() -> dict:
             "keepalives_interval": 5,
             "keepalives_count": 3,
             "tcp_user_timeout": 30_000,
+            # The server would keep the locks of a host that was cut off in the middle of a transaction for hours, and
+            # all others would wait for them.
+            "options": "-c idle_in_transaction_session_timeout=15s",
             **config.get("OPTIONS", {}),
         }
     return config
