@@ -40,7 +40,8 @@ def wake_pumps(count: int = 1) -> None:
         return
     alive = workers()
     for _ in range(min(count, alive, 2 * alive - waiting)):
-        _enqueue("campaigns.tasks.pump_slice", task_name="pump")
+        # A slice ends itself after seconds, but before that it may have to read an audience whose own wake-up was lost.
+        _enqueue("campaigns.tasks.pump_slice", task_name="pump", timeout=LONG)
 
 
 def ask_for_logs() -> None:

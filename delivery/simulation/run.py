@@ -2,9 +2,11 @@
 
 import asyncio
 import gc
+import logging
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -121,7 +123,8 @@ class Simulation:
         collecting = gc.isenabled()
         gc.disable()
         try:
-            self._loop.run_until_complete(self._work())
+            with _no_news_of_attempts():
+                self._loop.run_until_complete(self._work())
         finally:
             self._loop.abandon()
             if collecting:
@@ -170,3 +173,15 @@ class Simulation:
 def simulate(scenario: Scenario, watch: Callable[[Progress], None] | None = None) -> Result:
     """What comes of a scenario."""
     return Simulation(scenario, watch).run()
+
+
+@contextmanager
+def _no_news_of_attempts() -> Iterator[None]:
+    """What an engine said is a vendor's script here."""
+    attempts = logging.getLogger("delivery.attempts")
+    before = attempts.level
+    attempts.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        attempts.setLevel(before)

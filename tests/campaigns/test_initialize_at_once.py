@@ -14,7 +14,7 @@ from django_q.models import OrmQ
 from campaigns import control, filling
 from campaigns.audiences.stored import store_upload
 from campaigns.initialize import Stopping, initialize
-from campaigns.models import Audience, RenderErrorPolicy, Run, RunState, Start, Workflow
+from campaigns.models import Audience, Cluster, RenderErrorPolicy, Run, RunState, Start, Workflow
 from campaigns.work import pump
 from delivery import owner, queue
 from delivery.models import Batch, Delivery, KeptMail, Message
@@ -149,6 +149,17 @@ def test_a_run_sends_from_its_first_chunk_on_and_completes_when_the_last_one_is_
     assert cast.story(run) == ["queued", "initializing", "sending", "completed"]
     assert run.sending_at < run.filled_at <= run.ended_at
     assert_everybody_got_one_mail(run)
+
+
+def test_the_cluster_is_woken_when_the_first_chunk_is_there_and_not_when_the_last_is():
+    now = queue.database_now()
+    Cluster.objects.create(owner="a head", host="here", workers=2, started_at=now, beat_at=now)
+    run = cast.queued(starting_at_once())
+    woken: list[list[str]] = []
+
+    initialize(run.pk, after(CHUNK, lambda: woken.append([task.task["func"] for task in OrmQ.objects.all()])))
+
+    assert woken == [["campaigns.tasks.pump_slice"]]
 
 
 def test_what_was_not_sent_meanwhile_is_sent_afterwards():

@@ -127,6 +127,17 @@ def test_a_task_that_comes_late_finds_nothing_to_do(end):
     )
 
 
+def test_whatever_task_may_read_an_audience_is_given_hours_for_it():
+    cluster(2)
+    run = queued("letters")
+    wake.wake(run.pk)
+    wake.wake_pumps()
+
+    given = {task.task["func"]: task.task["timeout"] for task in OrmQ.objects.all()}
+
+    assert given == {"campaigns.tasks.initialize_run": wake.LONG, PUMP: wake.LONG}
+
+
 def test_a_pump_does_what_a_lost_wake_up_should_have_begun():
     run = queued("letters")
 

@@ -537,3 +537,11 @@ def test_another_users_living_process_that_proc_hides_is_not_gone(hiding):
 def test_a_process_id_that_was_given_anew_is_not_the_owner():
     assert owner.is_gone(name_of(os.getpid(), started="12345"))
     assert not owner.is_gone(owner.name())
+
+
+def test_the_server_ends_a_session_that_stands_still_in_the_middle_of_a_transaction():
+    on_postgres()
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW idle_in_transaction_session_timeout")
+
+        assert cursor.fetchone() == ("15s",)

@@ -1,11 +1,8 @@
 """`manage.py simulate`: the worker's own policies and dispatch in virtual time, over scripted vendors."""
 
 import json
-import logging
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -79,10 +76,6 @@ class Command(BaseCommand):
         add("--plot", metavar="FILE", help="Write the throughput over time as FILE.svg or FILE.html.")
 
     def handle(self, **options: object) -> None:
-        with _no_news_of_attempts():
-            self._handle(options)
-
-    def _handle(self, options: dict[str, object]) -> None:
         scenario = _scenario(options)
         plot = _plot_file(options["plot"])
         try:
@@ -121,18 +114,6 @@ class Command(BaseCommand):
 def _literally(text: str) -> str:
     """As argparse will show it: it puts values in place of what follows a percent sign."""
     return text.replace("%", "%%")
-
-
-@contextmanager
-def _no_news_of_attempts() -> Iterator[None]:
-    """What an engine said is a vendor's script here."""
-    attempts = logging.getLogger("delivery.attempts")
-    before = attempts.level
-    attempts.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        attempts.setLevel(before)
 
 
 def _scenario(options: dict[str, object]) -> Scenario:
