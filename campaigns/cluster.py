@@ -31,14 +31,14 @@ from campaigns import drain, firing, signs, wake
 from campaigns.conf import conf
 from campaigns.models import Cluster
 from delivery import owner
-from delivery.queue import database_now
+from delivery.queue import database_now, oldest_expired
 
 logger = logging.getLogger(__name__)
 
 GRACE = 25  # seconds a stop may take: a worker's own grace and the commit after it
 BEAT = 5.0  # seconds between two heartbeats
 LOOK_FOR_SLOTS = 1.0  # seconds between two looks at whether the time of a slot has come: one look into an index
-SLOT_PATIENCE = 60.0  # seconds at most until the workers are reminded of one
+LONGEST_PATIENCE = 60.0  # seconds at most until the workers are reminded of what is due
 LOOK = 0.2  # seconds between two looks at the sentinel, and at whether a signal came
 RESTART_AFTER = 1.0
 LONGEST_WAIT = 10.0  # between two tries to reach the database at the start
@@ -91,7 +91,10 @@ class _Head:
         self._stopping = False
         self._starts = 0
         self._heart = _Heart()
-        self._slots = _Slots()
+        self._watches = (
+            _Watch(lambda: firing.latest_due(database_now()), wake.ask_for_fire, LOOK_FOR_SLOTS),
+            _Watch(oldest_expired, wake.ask_for_tick, BEAT),
+        )
 
     def run(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -142,7 +145,8 @@ class _Head:
             elif not self._heart.beat():
                 cluster.sentinel.kill()  # and with it all of its children
             else:
-                self._slots.look()
+                for watch in self._watches:
+                    watch.look()
                 time.sleep(LOOK)
         return cluster.sentinel.exitcode == 0
 
@@ -219,31 +223,37 @@ class _Heart:
             deed()
 
 
-class _Slots:
-    """Tells the workers when the time of a slot has come: django-q2's scheduler would do so once a minute."""
+class _Watch:
+    """Tells the workers of something that has come due, as soon as it has: they look by themselves once a minute.
 
-    def __init__(self) -> None:
+    `due` names what is due, or returns None; `ask` asks the workers to see to it. It is one look into an index.
+    """
+
+    def __init__(self, due: Callable[[], object | None], ask: Callable[[], None], every: float) -> None:
+        self._due = due
+        self._ask = ask
+        self._every = every
         self._looks_at = 0.0
         self._reminds_at = 0.0
         self._patience = BEAT
-        self._told: datetime | None = None
+        self._told: object | None = None
 
     def look(self) -> None:
-        """Asks for the runs of slots that are due: at once for a new one, and less and less often for one that is still
-        due although it was asked for. The workers may be busy."""
+        """Asks for what is due: at once for something new, and less and less often for what is still due although it
+        was asked for. The workers may be busy."""
         now = time.monotonic()
         if now < self._looks_at:
             return
-        self._looks_at = now + LOOK_FOR_SLOTS
+        self._looks_at = now + self._every
         try:
-            due = firing.latest_due(database_now())
+            due = self._due()
         except DatabaseError:  # the heart says so
             connections.close_all()
             self._looks_at = now + BEAT
             return
         if due is not None and (due != self._told or now >= self._reminds_at):
-            wake.ask_for_fire()
-            self._patience = BEAT if due != self._told else min(self._patience * 2, SLOT_PATIENCE)
+            self._ask()
+            self._patience = BEAT if due != self._told else min(self._patience * 2, LONGEST_PATIENCE)
             self._reminds_at = now + self._patience
         self._told = due
 

@@ -20,6 +20,7 @@ from delivery.queue.batches import (
 )
 from delivery.queue.dialect import database_now
 from delivery.queue.filling import Filler, NewDelivery
+from delivery.queue.leasing import oldest_expired
 from delivery.queue.replay import REPLAYED, consider_accepted, hasten, replay
 from delivery.queue.tallies import counts_by_state, progress
 
@@ -38,6 +39,7 @@ __all__ = [
     "hasten",
     "hold",
     "lock",
+    "oldest_expired",
     "open_batches",
     "open_for_sending",
     "progress",

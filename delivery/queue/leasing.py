@@ -116,6 +116,12 @@ def end(lease_id: int) -> None:
             Lease.objects.filter(pk=lease_id).delete()
 
 
+def oldest_expired() -> int | None:
+    """The oldest lease whose time is over, if there is one: somebody has to `reap`."""
+    expired = Lease.objects.filter(expires_at__lte=database_now())
+    return expired.order_by("pk").values_list("pk", flat=True).first()
+
+
 def reap() -> Counter[str]:
     """Takes back what workers held that are silent for too long, or whose process is gone from this host.
 

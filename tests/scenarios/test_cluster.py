@@ -14,7 +14,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -38,6 +38,8 @@ BACK = 5.0  # seconds in which a cluster is back
 NOISE = 1.0  # of a busy machine
 SOON = 10.0  # seconds in which a worker's slice ends when it is asked to
 GRACE = 25.0  # seconds a stop may take at most
+ITS_LEASE = 8  # seconds that a host that vanished is waited for
+SOON_SEEN = 15.0  # seconds: a heartbeat's rhythm, and the rest of the run; a tick may be a minute away
 STUCK = 5  # seconds after which a cluster that takes no work is started anew
 HOPELESS = 30.0  # seconds: a heartbeat's rhythm, STUCK, and a start
 
@@ -295,6 +297,24 @@ def test_asked_to_stop_in_the_middle_of_a_run_it_ends_soon_with_nothing_in_doubt
     assert scene.received() == dict.fromkeys(scene.received(), 1)
     assert scene.in_doubt() == 0
     assert_it_stops_in_order(staying)
+
+
+def test_what_a_host_that_vanished_held_is_taken_back_soon_although_nobody_is_awake(scene):
+    cluster = scene.started()
+    scene.run()
+    scene.await_mails(cluster, 20)
+    ends = f"{datetime.now(UTC) + timedelta(seconds=ITS_LEASE):%Y-%m-%d %H:%M:%S.%f}"
+    scene.rows.do("INSERT INTO delivery_lease (owner, expires_at) VALUES ('vanished/id/1:2:3', ?)", (ends,))
+    hung = "UPDATE delivery_delivery SET state = 'leased', lease_id = (SELECT max(id) FROM delivery_lease)"
+    scene.rows.do(f"{hung} WHERE state = 'ready'")
+    cluster.wait_until(lambda: not scene.holders() - {2})
+    assert scene.states()["leased"], "nothing was left for the host that vanished"
+
+    seconds = wait(scene.is_completed, ITS_LEASE + SOON_SEEN)
+
+    assert scene.states() == {"accepted": PEOPLE}
+    assert seconds > 1, "somebody was awake all the time"
+    assert_it_stops_in_order(cluster)
 
 
 def test_sigterm_to_the_whole_group_in_the_middle_of_a_slice_is_harmless(scene):
