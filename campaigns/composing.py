@@ -1,27 +1,114 @@
-"""Checks a message against its audience before anything is sent: names first, then every recipient.
+"""What a run sends, compiled: checked against its audience before anything is sent, names first, then every recipient.
 
 Decides nothing about rendering itself; that is `delivery.templating`, the same code that makes the mails.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import NamedTuple
 
+from campaigns.audiences.rows import Row
+from campaigns.conf import conf
 from campaigns.exceptions import NotReady
+from campaigns.models import Run
 from delivery.composition import UNSUBSCRIBE_URL, CompiledMessage
+from delivery.core.envelope import Mailbox
+from delivery.core.sequence import Rules
+from delivery.models import Message
+from delivery.queue import Filler, NewDelivery
+from delivery.templating import Budget, CompiledContent, Limits, compile_prompt
+from delivery.templating.part import Part
 
 
-def refuse_missing_names(compiled: CompiledMessage, fields: Iterable[str], has_link: bool, audience: str) -> None:
-    """Raises NotReady when the template needs a variable that the audience does not have."""
-    known = set(fields) | ({UNSUBSCRIBE_URL} if has_link else set())
-    missing = sorted(compiled.content.variables - known)
-    if not missing:
-        return
+class _Use(NamedTuple):
+    """A name that something needs of a recipient, and where."""
+
+    name: str
+    place: str
+
+
+class _Compiled:
+    """One message with all that is made of a recipient's data for it."""
+
+    def __init__(self, message: Message, public_url: str) -> None:
+        self.message = message
+        self.mail = CompiledMessage(message, public_url)
+        self.has_link = bool(public_url and message.unsubscribe)
+        self.prompt: Part | None = compile_prompt(message.composing["prompt"]) if message.composing else None
+
+    def make(self, row: Row, now: datetime) -> None:
+        """Makes everything once. Raises TemplateProblem."""
+        if self.mail.condition and not self.mail.wants(row.data):
+            return
+        if self.prompt:
+            self.prompt.render(row.data, Budget(Limits()))
+        self.mail.envelope(0, Mailbox(row.address, row.name), row.data, now)
+
+    def uses(self) -> Iterator[_Use]:
+        content: CompiledContent = self.mail.content
+        for name in sorted(content.variables):
+            if name == UNSUBSCRIBE_URL and self.has_link:
+                continue
+            part, line = content.where(name)
+            yield _Use(name, f"in line {line} of the {part}")
+        if self.mail.condition:
+            yield from (_Use(name, "in the condition") for name in sorted(self.mail.condition.variables))
+        if self.prompt:
+            names = self.prompt.names
+            yield from (_Use(name, f"in line {names.lines[name]} of the prompt") for name in sorted(names.needed))
+
+
+class RunContent:
+    """The messages of a run. Not for use by two threads at once. `beginnings`: how many of them follow no other."""
+
+    def __init__(self, run: Run) -> None:
+        """Raises TemplateProblem."""
+        messages = Message.objects.filter(batch=run.batch_id).order_by("position")
+        self.compiled = [_Compiled(message, conf().public_url) for message in messages]
+        self._fillers = []
+        for message in messages:
+            rules = Rules.of(message.rules)
+            if not rules.after:
+                composed = message.composing is not None
+                self._fillers.append(Filler(run.batch_id, message.pk, rules.rank, rules, composed=composed))
+        self.beginnings = len(self._fillers)
+
+    def make(self, row: Row, now: datetime) -> None:
+        """Makes every mail that a recipient may get, to see that it can be made. Raises TemplateProblem."""
+        for compiled in self.compiled:
+            compiled.make(row, now)
+
+    def write(self, deliveries: Sequence[NewDelivery]) -> list[NewDelivery]:
+        """Writes the deliveries of the messages with which the run begins. Part of the caller's transaction. Returns
+        those whose recipient is there already."""
+        duplicates = [filler.write(deliveries) for filler in self._fillers]
+        return duplicates[0]
+
+
+def refuse_missing_names(content: RunContent, fields: Iterable[str], wanted: Iterable[str], audience: str) -> None:
+    """Raises NotReady when a message needs a variable that the audience does not have, or the audience itself one of
+    the fields `wanted`."""
+    known = set(fields)
+    if absent := sorted(set(wanted) - known):
+        raise NotReady(
+            f"The field {absent[0]!r} is to say something of each recipient of {audience}, which does not have it. "
+            f"It has: {', '.join(sorted(known))}. Correct the audience."
+        )
     places = []
-    for name in missing:
-        part, line = compiled.content.where(name)
-        hint = ""
-        if name == UNSUBSCRIBE_URL:
-            hint = " (it is there when the workflow adds unsubscribe links and OUTREACH_PUBLIC_URL is set)"
-        places.append(f"{name!r} in line {line} of the {part}{hint}")
+    several = len(content.compiled) > 1
+    for compiled in content.compiled:
+        for name, place in compiled.uses():
+            if name in known:
+                continue
+            hint = ""
+            if name == UNSUBSCRIBE_URL:
+                hint = " (it is there when the workflow adds unsubscribe links and OUTREACH_PUBLIC_URL is set)"
+            step = f" of step {compiled.message.position}" if several else ""
+            places.append(f"{name!r} {place}{step}{hint}")
+    if not places:
+        return
+    if any(compiled.has_link for compiled in content.compiled):
+        known.add(UNSUBSCRIBE_URL)
     raise NotReady(
         f"The template needs what {audience} does not have: {'; '.join(places)}. "
         f"The audience has: {', '.join(sorted(known))}. Correct the template, or add the field to the audience."

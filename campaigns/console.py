@@ -56,7 +56,7 @@ def bars(console: Console) -> Progress:
 
 def summary(console: Console, run: Run, seconds: float) -> None:
     """What became of everybody."""
-    total = run.batch.total if run.batch else 0
+    total = run.batch.size if run.batch else 0
     console.print()
     style = {"completed": "green", "failed": "red"}.get(run.state, "yellow")
     rate = f", {total / seconds:,.0f}/s" if seconds and run.state == "completed" else ""

@@ -42,5 +42,14 @@ class BadWindow(CampaignError):
         self.field = field
 
 
+class BadStep(CampaignError):
+    """A step makes no sense. `field` is the place, as the form and the API name it."""
+
+    def __init__(self, field: str, words: str) -> None:
+        super().__init__(words)
+        self.field = field
+        self.words = words
+
+
 class NothingToReplay(CampaignError):
     """No delivery of a run is in a state from which it could go out again."""

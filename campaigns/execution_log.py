@@ -92,7 +92,7 @@ def _head(run: Run) -> Row:
         "rows_read": run.rows_read,
         "problem_counts": run.problem_counts,
         "events": list(RunEvent.objects.filter(run=run).values("state", "by", "why", "at")),
-        "total": run.batch.total if run.batch else 0,
+        "total": run.batch.size if run.batch else 0,
         "counts": run.counts,
     }
 

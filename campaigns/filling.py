@@ -7,17 +7,16 @@ from itertools import islice
 from django.db import transaction
 from django.utils import timezone
 
+from campaigns.audiences.links import LinkFields
 from campaigns.audiences.rows import BadRow, Reason, Row
 from campaigns.audiences.stored import open_source
-from campaigns.composing import refuse_missing_names
+from campaigns.composing import RunContent, refuse_missing_names
 from campaigns.conf import conf
 from campaigns.exceptions import NotReady
 from campaigns.models import ProblemKind, RenderErrorPolicy, Run, RunProblem
 from delivery.addresses import identity
-from delivery.composition import CompiledMessage
-from delivery.core.envelope import Mailbox
-from delivery.models import Batch, Message
-from delivery.queue import Filler, NewDelivery
+from delivery.models import Batch
+from delivery.queue import NewDelivery
 from delivery.templating import TemplateProblem
 
 CHUNK = 1000  # rows of the audience for each transaction
@@ -25,31 +24,24 @@ CHUNK = 1000  # rows of the audience for each transaction
 Renew = Callable[..., None]  # confirms the right to write, and writes columns of the run with it
 
 
-def fill(
-    run: Run,
-    message: Message,
-    renew: Renew,
-    start: Callable[[], None] | None,
-    chunk_done: Callable[[int], None],
-) -> None:
-    """Writes every delivery of a run, each recipient rendered once before. With `start`, that is called as soon as the
-    first chunk is there, and from then on nobody is rendered any more. Raises NotReady when something was wrong and the
-    run is not to skip it, TemplateProblem, AudienceError."""
+def fill(run: Run, renew: Renew, start: Callable[[], None] | None, chunk_done: Callable[[int], None]) -> None:
+    """Writes every delivery with which a run begins, all that a recipient may get made once before. With `start`, that
+    is called as soon as the first chunk is there, and from then on nothing is made any more. Raises NotReady when
+    something was wrong and the run is not to skip it, TemplateProblem, AudienceError."""
     problems = _Problems(run)
-    compiled = CompiledMessage(message, conf().public_url)
-    source = _Source(run, message, compiled)
+    content = RunContent(run)
+    source = _Source(run, content)
     skip = run.workflow.on_render_error == RenderErrorPolicy.SKIP
-    filler = Filler(run.batch_id, message.pk, run.batch.priority)
     rows_read, started = 0, False
     for chunk in source.chunks():
-        deliveries = list(_checked(chunk, None if started else compiled, problems))
+        deliveries = list(_checked(chunk, source.links, None if started else content, problems))
         rows_read += len(chunk)
         if start and problems.first_rendering and not skip:
             break
         with transaction.atomic():
             # Once the run cannot start, nothing more is written; the rest is only checked, to report all of it at once.
             if skip or not problems.first_rendering:
-                for duplicate in filler.write(deliveries):
+                for duplicate in content.write(deliveries):
                     problems.duplicate(duplicate)
             # After the batch has grown: whoever stops the run locks them in this order, too.
             renew(rows_read=rows_read)
@@ -69,7 +61,7 @@ def fill(
         )
 
 
-def fill_up(run: Run, message: Message, renew: Renew, chunk_done: Callable[[int], None]) -> None:
+def fill_up(run: Run, renew: Renew, chunk_done: Callable[[int], None]) -> None:
     """Reads the audience again for a run that is sending already, and writes who is missing. Raises AudienceError.
 
     Whom an earlier reader has written cannot be told from who stands in the audience twice, one by one; so duplicates
@@ -79,33 +71,34 @@ def fill_up(run: Run, message: Message, renew: Renew, chunk_done: Callable[[int]
     RunProblem.objects.filter(run=run).exclude(reason__in=kept).delete()
     problems = _Problems(run)
     problems.counts[ProblemKind.RENDERING] = run.problem_counts.get(ProblemKind.RENDERING, 0)
-    source = _Source(run, message, CompiledMessage(message, conf().public_url))
-    filler = Filler(run.batch_id, message.pk, run.batch.priority)
+    content = RunContent(run)
+    source = _Source(run, content)
     rows_read = good = 0
     for chunk in source.chunks():
-        deliveries = list(_checked(chunk, None, problems))
+        deliveries = list(_checked(chunk, source.links, None, problems))
         rows_read += len(chunk)
         good += len(deliveries)
         with transaction.atomic():
-            filler.write(deliveries)
+            content.write(deliveries)
             renew(rows_read=rows_read)
             problems.save()
         chunk_done(rows_read)
     with transaction.atomic():
         renew(rows_read=rows_read)
         total = Batch.objects.values_list("total", flat=True).get(pk=run.batch_id)
-        if good > total:
-            problems.counts[Reason.DUPLICATE] = good - total
+        recipients = total // content.beginnings
+        if good > recipients:
+            problems.counts[Reason.DUPLICATE] = good - recipients
         problems.save()
 
 
 class _Source:
     """The audience of a run, in chunks."""
 
-    def __init__(self, run: Run, message: Message, compiled: CompiledMessage) -> None:
+    def __init__(self, run: Run, content: RunContent) -> None:
         source = open_source(run.workflow.audience)
-        has_link = bool(conf().public_url and message.unsubscribe)
-        refuse_missing_names(compiled, source.fields(), has_link, source.label())
+        self.links = LinkFields.of(run.workflow.audience)
+        refuse_missing_names(content, source.fields(), self.links.names, source.label())
         self._rows = _limited(source.rows(), run.test_limit)
 
     def chunks(self) -> Iterator[list[Row | BadRow]]:
@@ -128,22 +121,37 @@ def _limited(rows: Iterator[Row | BadRow], limit: int | None) -> Iterator[Row | 
 
 
 def _checked(
-    chunk: list[Row | BadRow], compiled: CompiledMessage | None, problems: "_Problems"
+    chunk: list[Row | BadRow], links: LinkFields, content: RunContent | None, problems: "_Problems"
 ) -> Iterator[NewDelivery]:
-    """The good rows of a chunk as deliveries; each is rendered once, to see that it can be, if `compiled` is given."""
+    """The good rows of a chunk as deliveries; all mails of each are made once, to see that they can be, if `content` is
+    given."""
     now = timezone.now()
     for row in chunk:
         if isinstance(row, BadRow):
             problems.bad_row(row)
             continue
+        linked = links.read(row)
+        if isinstance(linked, BadRow):
+            problems.bad_row(linked)
+            continue
         skipped = ""
-        if compiled:
+        if content:
             try:
-                compiled.envelope(0, Mailbox(row.address, row.name), row.data, now)
+                content.make(row, now)
             except TemplateProblem as problem:
                 problems.rendering(row, problem)
                 skipped = f"cannot be rendered: {problem}"
-        yield NewDelivery(row.position, row.address, identity(row.address), row.name, row.data, skipped)
+        yield NewDelivery(
+            row.position,
+            row.address,
+            identity(row.address),
+            row.name,
+            row.data,
+            skipped,
+            linked.key,
+            linked.after,
+            linked.deadline,
+        )
 
 
 class _Problems:
@@ -181,7 +189,7 @@ class _Problems:
         self.add(ProblemKind.RENDERING, ProblemKind.RENDERING, row.position, row.address, str(problem))
 
     def duplicate(self, delivery: NewDelivery) -> None:
-        detail = f"{delivery.address} was there before"
+        detail = f"{f'the id {delivery.key}' if delivery.key else delivery.address} was there before"
         self.add(ProblemKind.BAD_ROW, Reason.DUPLICATE, delivery.position, delivery.address, detail)
 
     def save(self) -> None:

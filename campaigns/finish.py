@@ -28,7 +28,7 @@ def finish(run: Run, counts: dict[str, int]) -> None:
 def _finish(run: Run, counts: dict[str, int]) -> None:
     now = timezone.now()
     ends = {state: counts.get(state, 0) for state in ENDS}
-    total = run.batch.total
+    total = run.batch.size
     tally = {state: n for state, n in queue.progress(run.batch_id).items() if n}
     ended = {state: n for state, n in ends.items() if n}
     if tally != ended or sum(ends.values()) != total:

@@ -2,23 +2,35 @@
 runs."""
 
 import secrets
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import NamedTuple
 
 from django.utils import timezone
 from django.utils.text import slugify
 
 from campaigns.exceptions import BadWindow, NotReady
-from campaigns.models import Run, TemplateVersion, Workflow
-from delivery.core.window import Window
+from campaigns.models import OnFailed, OnLate, Run, Step, TemplateVersion, Workflow
+from campaigns.sequence import Delay, depths, parse_after, parse_delay, problems_between, problems_of
+from delivery.core.sequence import Edge, Rules
+from delivery.core.window import ZONE_FIELD, Window
 from delivery.models import Batch, Engine, Message, Pool, PoolMember
 
 SANDBOX = "sandbox"  # the slug of the pool and engine that tests go to
 
 
-def freeze(run: Run) -> tuple[Batch, Message, dict[str, object]]:
-    """Writes the batch and the message of a run; the third is what the run is to remember of its settings. Part of the
-    caller's transaction. Raises NotReady."""
+class _Planned(NamedTuple):
+    """A step with the version of its template that the run sends."""
+
+    step: Step
+    version: TemplateVersion
+
+
+def freeze(run: Run) -> tuple[Batch, dict[str, object]]:
+    """Writes the batch and the messages of a run; the second is what the run is to remember of its settings. Part of
+    the caller's transaction. Raises NotReady."""
     workflow = run.workflow
-    version = _version(workflow)
+    steps = _steps(workflow)
     pool = _sandbox() if run.test_limit else workflow.pool
     _refuse_pool(pool, workflow.from_address.rpartition("@")[2].lower())
     # What goes to the sandbox disturbs nobody, and whoever tests at night wants to see it at night.
@@ -29,10 +41,47 @@ def freeze(run: Run) -> tuple[Batch, Message, dict[str, object]]:
         scope=workflow.slug,
         pool=pool,
         priority=workflow.priority,
+        deadline=run.times_out_at,
         uncertain_policy=workflow.on_uncertain,
+        sequenced=any(planned.step.after for planned in steps),
+        ordered=bool(workflow.audience.depends_field),
+        stops_on=workflow.stops_on,
     )
-    message = Message.objects.create(
+    _write_messages(run, batch, steps, window)
+    return batch, _remembered(workflow, steps, pool, window)
+
+
+def _steps(workflow: Workflow) -> list[_Planned]:
+    """The steps, in order. Raises NotReady for none, and for those that cannot be carried out."""
+    steps = workflow.steps.select_related("template", "composer").order_by("position")
+    planned = [_Planned(step, step.template.latest) for step in steps]
+    if not planned or any(each.version is None for each in planned):
+        raise NotReady(f"Workflow {workflow.slug} has no step with a saved template: add one.")
+    lines = [each.step.lines for each in planned]
+    problems = [problem for each in lines for problem in problems_of(each)]
+    for problem in problems or problems_between(lines, workflow.stops_on):
+        raise NotReady(f"Step {problem.position} of workflow {workflow.slug} makes no sense. {problem.words}")
+    return planned
+
+
+def _write_messages(run: Run, batch: Batch, steps: Sequence[_Planned], window: Window | None) -> None:
+    workflow = run.workflow
+    messages = {planned.step.position: _message(run, batch, planned, window) for planned in steps}
+    before = depths([step.lines for step, _ in steps])
+    for step, _ in steps:
+        message = messages[step.position]
+        edges = (Edge(messages[after.position].pk, after.on) for after in parse_after(step.after))
+        # Follow-ups before new people: of equal deadlines the later step goes first.
+        rules = rules_of(step, workflow, tuple(edges), rank=-before[step.position], is_test=bool(run.test_limit))
+        message.rules = rules.as_json()
+        message.save(update_fields=["rules"])
+
+
+def _message(run: Run, batch: Batch, planned: _Planned, window: Window | None) -> Message:
+    workflow, (step, version) = run.workflow, planned
+    return Message.objects.create(
         batch=batch,
+        position=step.position,
         token=secrets.token_hex(8),
         subject=version.subject,
         text=version.text,
@@ -44,16 +93,31 @@ def freeze(run: Run) -> tuple[Batch, Message, dict[str, object]]:
         return_path=workflow.return_path or workflow.from_address,
         unsubscribe=workflow.unsubscribe,
         window=window and window.as_json(),
+        composing=step.composer
+        and {"engine": step.composer.pk, "prompt": step.prompt, "review": step.review and not run.test_limit},
     )
-    return batch, message, _remembered(workflow, version, pool, window)
 
 
-def _version(workflow: Workflow) -> TemplateVersion:
-    step = workflow.steps.select_related("template").first()
-    version = step.template.latest if step else None
-    if version is None:
-        raise NotReady(f"Workflow {workflow.slug} has no step with a saved template: add one.")
-    return version
+def rules_of(
+    step: Step, workflow: Workflow, after: tuple[Edge, ...] = (), *, rank: int = 0, is_test: bool = False
+) -> Rules:
+    """What a step's mails wait for. A test waits for nothing: it is to be seen now."""
+    delay = Delay() if is_test else parse_delay(step.delay)
+    zone = workflow.window_zone or timezone.get_default_timezone_name()
+    field = workflow.window_zone_field or ZONE_FIELD
+    return Rules(
+        after=after,
+        delay=delay.wait,
+        clock=delay.minutes and Window(delay.minutes, zone, frozenset(), delay.theirs, field),
+        condition=step.condition.strip(),
+        within=None if step.deadline_minutes is None else timedelta(minutes=step.deadline_minutes),
+        late=step.on_late == OnLate.SEND,
+        lead=None if step.lead_seconds is None or is_test else timedelta(seconds=step.lead_seconds),
+        gap=timedelta(microseconds=workflow.gap_microseconds),
+        release=workflow.on_failed == OnFailed.RELEASE,
+        thread=step.thread,
+        rank=rank,
+    )
 
 
 def _window(workflow: Workflow) -> Window | None:
@@ -63,19 +127,44 @@ def _window(workflow: Workflow) -> Window | None:
         raise NotReady(f"The sending window of workflow {workflow.slug} makes no sense. {refusal}") from None
 
 
-def _remembered(workflow: Workflow, version: TemplateVersion, pool: Pool, window: Window | None) -> dict[str, object]:
+def _remembered(workflow: Workflow, steps: Sequence[_Planned], pool: Pool, window: Window | None) -> dict[str, object]:
     return {
         "workflow": {"id": workflow.pk, "slug": workflow.slug, "name": workflow.name},
         "audience": workflow.audience.name,
-        "template": {"slug": version.template.slug, "name": version.template.name, "version": version.number},
-        "step": workflow.steps.values_list("position", flat=True).first(),
+        "template": _template(steps[0]),
+        "step": steps[0].step.position,
+        "steps": [_step(planned) for planned in steps],
         "pool": pool.slug,
         "priority": workflow.priority,
         "start": workflow.start,
         "time_limit_minutes": workflow.time_limit_minutes,
         "window": window and window.as_json(),
+        "stops_on": workflow.stops_on,
+        "on_failed": workflow.on_failed,
+        "gap_microseconds": workflow.gap_microseconds,
         "on_uncertain": workflow.on_uncertain,
         "on_render_error": workflow.on_render_error,
+    }
+
+
+def _template(planned: _Planned) -> dict[str, object]:
+    version = planned.version
+    return {"slug": version.template.slug, "name": version.template.name, "version": version.number}
+
+
+def _step(planned: _Planned) -> dict[str, object]:
+    step = planned.step
+    return {
+        "position": step.position,
+        "template": _template(planned),
+        "after": step.after,
+        "delay": step.delay,
+        "condition": step.condition,
+        "deadline_minutes": step.deadline_minutes,
+        "on_late": step.on_late,
+        "lead_seconds": step.lead_seconds,
+        "composer": step.composer and step.composer.slug,
+        "review": step.review,
     }
 
 

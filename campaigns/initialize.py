@@ -25,7 +25,7 @@ from campaigns.transitions import claim_initializing, still_initializing, try_mo
 from campaigns.wake import wake_pumps
 from delivery import owner, queue
 from delivery.logs import bound
-from delivery.models import Batch, Delivery, Message
+from delivery.models import Batch, Delivery
 from delivery.templating import TemplateProblem
 
 # How long a silent initialiser keeps its right. It is renewed by the clock, not by progress: an audience may be slow
@@ -110,14 +110,14 @@ class _Initialization:
     def carry_out(self) -> None:
         run = self._run
         if run.sending_at is not None:
-            fill_up(run, _message_of(run), self._renew, self._chunk_done)
+            fill_up(run, self._renew, self._chunk_done)
             self._end()
             return
         discard(run)
         with transaction.atomic():
-            run.batch, message, run.frozen = freeze(run)
+            run.batch, run.frozen = freeze(run)
             self._renew(batch=run.batch, frozen=run.frozen)
-        fill(run, message, self._renew, self._start if run.workflow.start == Start.AT_ONCE else None, self._chunk_done)
+        fill(run, self._renew, self._start if run.workflow.start == Start.AT_ONCE else None, self._chunk_done)
         self._end()
 
     def _renew(self, **fields: object) -> None:
@@ -140,12 +140,31 @@ class _Initialization:
         batch_id = self._run.batch_id
         with transaction.atomic():
             source_read_to_the_end(self._run)  # first: it may refuse, and then nothing may have begun
+            if self._run.batch.ordered:
+                self._resolve()
             if self._run.sending_at is None:
                 self._open(growing=False)
             else:
                 queue.filled(batch_id)
             self._renew(filled_at=queue.database_now())
             queue.finish_if_done(batch_id)
+
+    def _resolve(self) -> None:
+        """Who depends on whom. Of a test only a part is there. Raises NotReady."""
+        try:
+            queue.resolve(self._run.batch_id, drop_unknown=bool(self._run.test_limit))
+        except queue.Unknown as unknown:
+            first = "; ".join(f"{key} depends on {on_key}" for key, on_key in unknown.names)
+            more = f", and {unknown.count - len(unknown.names):,} more" if unknown.count > len(unknown.names) else ""
+            raise NotReady(
+                f"{unknown.count:,} dependencies name an id that nobody in the audience has, so nothing was sent: "
+                f"{first}{more}. Mend the data, or take them out."
+            ) from None
+        except queue.Circle as circle:
+            raise NotReady(
+                f"Recipients depend on each other in a circle, so nothing was sent: {circle}. Each waits for the next; "
+                "take one of these dependencies out."
+            ) from None
 
     def _open(self, *, growing: bool) -> None:
         now = queue.database_now()
@@ -154,10 +173,6 @@ class _Initialization:
         if not try_move(self._run.pk, RunState.SENDING, sources=sources, only=_mine(), sending_at=now):
             raise _Lost
         self._run.sending_at = now
-
-
-def _message_of(run: Run) -> Message:
-    return Message.objects.get(batch=run.batch_id)
 
 
 def _mine() -> Q:

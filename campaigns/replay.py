@@ -60,6 +60,9 @@ def consider_accepted(run: Run, by: str, ids: Iterable[int], why: str = "") -> i
             counted.update(counts=dict.fromkeys(counts, 0) | queue.progress(run.batch_id), log_path="")
         run.refresh_from_db()
         words = f"{count:,} taken as accepted" + (f": {why}" if why else "")
+        run.refresh_from_db()
+        if run.state in OVER and Batch.objects.get(pk=run.batch_id).state == BatchState.OPEN:
+            reopen(run.pk, by=by, why=f"{words}; what follows them goes out")
         RunEvent.objects.create(run=run, state=run.state, by=by[:150], why=words[:500])
         transaction.on_commit(lambda: wake(run.pk))
     return count

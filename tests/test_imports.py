@@ -12,7 +12,7 @@ APPS = {"campaigns", "delivery", "outreach"}
 CORE = [
     {"envelope"},
     {"meaning", "throttle", "breaker", "retry", "window"},
-    {"classify", "answer", "warmup", "script", "condition", "failover"},
+    {"classify", "answer", "warmup", "script", "condition", "failover", "sequence"},
     {"dispatch"},
 ]
 # Standard library that brings a clock, a socket, a thread, a file or the process with it.

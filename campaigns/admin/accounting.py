@@ -68,7 +68,7 @@ def accounting_of(run: Run) -> Accounting | None:
     """Where a run's recipients are, from a few rows however large it is; None before the first may go out."""
     if run.batch is None or not run.batch.total or run.batch.state == BatchState.FILLING:
         return None
-    total = run.batch.total
+    total = run.batch.size
     counts = progress(run.batch_id)
 
     def share(state: str, label: str, count: int) -> Share:

@@ -69,7 +69,7 @@ class RunAdmin(MaySend, ReadOnly, ModelAdmin):
 
     @display(description="Progress")
     def progress_bar(self, run: Run) -> SafeString | str:
-        total = run.batch.total if run.batch else 0
+        total = run.batch.size if run.batch else 0
         if not total:
             return "-"
         ended = run.ended or 0

@@ -56,7 +56,7 @@ class RunSerializer(serializers.ModelSerializer):
         )
 
     def get_total(self, run: Run) -> int:
-        return run.batch.total if run.batch else 0
+        return run.batch.size if run.batch else 0
 
     def get_counts(self, run: Run) -> dict[str, int]:
         # One who is over says what was reconciled; one under way, what there is so far.

@@ -13,7 +13,7 @@ from campaigns.models.cluster import SILENT_AFTER, Cluster
 from campaigns.models.run import ProblemKind, Run, RunEvent, RunProblem, RunState, Trigger
 from campaigns.models.schedule import Schedule, ScheduleEvent, ScheduleKind, Slot, SlotOutcome
 from campaigns.models.template import Template, TemplateVersion
-from campaigns.models.workflow import RenderErrorPolicy, Start, Step, Workflow
+from campaigns.models.workflow import OnFailed, OnLate, RenderErrorPolicy, Start, Step, Workflow
 
 __all__ = [
     "SILENT_AFTER",
@@ -23,6 +23,8 @@ __all__ = [
     "Cluster",
     "Contact",
     "ContactList",
+    "OnFailed",
+    "OnLate",
     "ProblemKind",
     "RenderErrorPolicy",
     "Run",

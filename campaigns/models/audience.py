@@ -59,6 +59,22 @@ class Audience(models.Model):
     query = models.TextField(blank=True, help_text="SQL: one SELECT. Its columns are the template's variables.")
     address_field = models.CharField(max_length=100, blank=True, help_text="Empty: email, e-mail, mail or address.")
     name_field = models.CharField(max_length=100, blank=True, help_text="Empty: name, if there is such a column.")
+    key_field = models.CharField(
+        max_length=100,
+        blank=True,
+        help_text="The field with each recipient's id, where others depend on it: then the same address may be there "
+        "several times, under other ids. Empty: an address is there once.",
+    )
+    depends_field = models.CharField(
+        max_length=100,
+        blank=True,
+        help_text="The field with the ids whose mails have to be accepted before: a list, or parted by commas.",
+    )
+    deadline_field = models.CharField(
+        max_length=100,
+        blank=True,
+        help_text="The field with the instant until when the mail has to be gone: 2026-12-24T09:00:00+01:00.",
+    )
     delimiter = models.CharField(max_length=1, blank=True, help_text="CSV: empty to detect it.")
     encoding = models.CharField(max_length=20, blank=True, help_text="CSV: empty for UTF-8 or UTF-16 with a mark.")
     options = models.JSONField(default=dict, blank=True, help_text="HTTP: URL, paging, fields, as a JSON object.")
@@ -77,6 +93,8 @@ class Audience(models.Model):
     def clean(self) -> None:
         from campaigns.audiences.stored import refuse_bad_settings  # the sources import these models
 
+        if self.depends_field and not self.key_field:
+            raise ValidationError({"key_field": "By which field are others named in the dependencies? For example id."})
         refuse_bad_settings(self)
 
 

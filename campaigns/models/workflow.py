@@ -10,12 +10,14 @@ from django.utils import timezone
 from campaigns.exceptions import BadWindow
 from campaigns.models.audience import Audience
 from campaigns.models.template import Template
+from campaigns.sequence import StepLines, problems_of
 from campaigns.windows import WindowSettings
 from delivery.addresses import ImpossibleAddress, normalise
 from delivery.core.dispatch import UncertainPolicy
 from delivery.core.window import ZONE_FIELD, Window
-from delivery.models import Pool
+from delivery.models import Engine, EventKind, Pool
 from delivery.models.engine import UNCERTAIN_CHOICES
+from delivery.templating import TemplateProblem, compile_prompt
 
 
 class RenderErrorPolicy(models.TextChoices):
@@ -34,6 +36,16 @@ def valid_address(value: str) -> None:
         normalise(value)
     except ImpossibleAddress as error:
         raise ValidationError(f"Not an address: {error}") from None
+
+
+class OnFailed(models.TextChoices):
+    SKIP = "skip", "skip: who depends on it gets nothing, and is counted"
+    RELEASE = "release", "release: who depends on it gets the mail all the same"
+
+
+class OnLate(models.TextChoices):
+    EXPIRE = "expire", "expire: it is not sent, and counted"
+    SEND = "send", "send late: it is sent all the same, and counted"
 
 
 class Workflow(models.Model):
@@ -80,6 +92,23 @@ class Workflow(models.Model):
         help_text="A run that is not through so long after its start fails; what was not sent then expires. "
         "Empty: no limit.",
     )
+    stop_on_reply = models.BooleanField(
+        default=True, help_text="Who has replied to one of its mails gets no more of this run, where replies are known."
+    )
+    stop_on_bounce = models.BooleanField(
+        default=True, help_text="Whose mail came back gets no more of this run, where bounces are known."
+    )
+    on_failed = models.CharField(
+        max_length=7,
+        choices=OnFailed,
+        default=OnFailed.SKIP,
+        help_text="What becomes of recipients that depend on one whose mail was not accepted.",
+    )
+    gap_microseconds = models.PositiveIntegerField(
+        default=100,
+        validators=[MaxValueValidator(1_000_000_000)],
+        help_text="Between the acceptance of a mail and the beginning of those that depend on it, at least.",
+    )
     window_hours = models.CharField(
         max_length=500,
         blank=True,
@@ -125,8 +154,22 @@ class Workflow(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def stops_on(self) -> list[str]:
+        """The events after which a recipient gets no more of a run."""
+        wanted = {EventKind.REPLIED: self.stop_on_reply, EventKind.BOUNCED: self.stop_on_bounce}
+        return [kind.value for kind, stops in wanted.items() if stops]
+
     def clean(self) -> None:
-        """Refuses a sending window that makes no sense, at its field and with a good example."""
+        """Refuses a sending window that makes no sense, at its field and with a good example; and to begin before it is
+        known who depends on whom."""
+        if self.start == Start.AT_ONCE and self.audience_id and self.audience.depends_field:
+            raise ValidationError(
+                {
+                    "start": "Recipients of this audience depend on each other, which is checked before the first mail "
+                    "goes out: choose “when every recipient has been checked”."
+                }
+            )
         try:
             self.window(timezone.now())
         except BadWindow as refusal:
@@ -151,6 +194,59 @@ class Step(models.Model):
     workflow = models.ForeignKey(Workflow, on_delete=models.CASCADE, related_name="steps")
     position = models.PositiveSmallIntegerField(default=1)
     template = models.ForeignKey(Template, on_delete=models.PROTECT, related_name="steps")
+    after = models.CharField(
+        max_length=200,
+        blank=True,
+        help_text="The steps that it waits for, by their numbers, and what has to have become of their mails: "
+        "“1”, “1, 2 opened”, “1 not replied”. Empty: it begins with the run.",
+    )
+    delay = models.CharField(
+        max_length=100,
+        blank=True,
+        help_text="How long after these: “3 days”, “2 hours 30 minutes”, “next tuesday 9:00 their time”, "
+        "“2 days, then mon-fri 9:00”. Empty: at once.",
+    )
+    condition = models.CharField(
+        max_length=500,
+        blank=True,
+        help_text='Who gets it, as an expression over the recipient\'s data: plan == "gold". Empty: everybody.',
+    )
+    deadline_minutes = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(525_600)],
+        help_text="So long after it is due a mail may go. The earliest deadline goes first. Empty: at any time.",
+    )
+    on_late = models.CharField(
+        max_length=6,
+        choices=OnLate,
+        default=OnLate.EXPIRE,
+        help_text="What becomes of a mail that cannot make its deadline.",
+    )
+    lead_seconds = models.FloatField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0), MaxValueValidator(30 * 86_400)],
+        help_text="So long before its deadline a mail goes, and not earlier. Empty: as soon as it may.",
+    )
+    thread = models.BooleanField(
+        default=True, help_text="It answers the mail that it follows: mail programs show both as one conversation."
+    )
+    composer = models.ForeignKey(
+        Engine,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="composed_steps",
+        help_text="A language model that writes the text. The template gives the subject, and stands in for it when it "
+        "fails. Empty: the template's text.",
+    )
+    prompt = models.TextField(
+        blank=True, help_text="What the model is asked: Jinja2 with the recipient's data, as in a template."
+    )
+    review = models.BooleanField(
+        default=False, help_text="A person reads what the model wrote before it goes out, under Compositions."
+    )
 
     class Meta:
         ordering = ["position"]
@@ -158,3 +254,32 @@ class Step(models.Model):
 
     def __str__(self) -> str:
         return f"{self.workflow}, step {self.position}"
+
+    @property
+    def lines(self) -> StepLines:
+        """What an operator has written for it."""
+        return StepLines(self.position, self.after, self.delay, self.condition)
+
+    def clean(self) -> None:
+        """Refuses what makes no sense in one step by itself, by field."""
+        problems = {problem.field: problem.words for problem in problems_of(self.lines)}
+        problems |= self._composing_problems()
+        if problems:
+            raise ValidationError(problems)
+
+    def _composing_problems(self) -> dict[str, str]:
+        from delivery.engines import composes  # which brings all of them
+
+        if self.composer is None:
+            if self.prompt.strip():
+                return {"composer": "Who is asked? Choose a composer, or leave the prompt empty."}
+            return {}
+        if not composes(self.composer):
+            return {"composer": f"{self.composer} sends mails and writes none: choose a composer."}
+        if not self.prompt.strip():
+            return {"prompt": "What is the model asked? For example: Answer this mail in three sentences: {{ body }}"}
+        try:
+            compile_prompt(self.prompt)
+        except TemplateProblem as problem:
+            return {"prompt": str(problem)}
+        return {}

@@ -14,6 +14,8 @@ from delivery.engines import (
     ses,
     smtp_kind,
 )
+from delivery.engines.composers import Composer, openai
+from delivery.engines.composers import mock as mock_composer
 from delivery.engines.kind import EngineKind
 from delivery.exceptions import EngineMisconfigured
 from delivery.models import Engine
@@ -33,6 +35,8 @@ KINDS: dict[str, EngineKind] = {
         django_backend.KIND,
         sandbox.KIND,
         scripted.KIND,
+        openai.KIND,
+        mock_composer.KIND,
     )
 }
 
@@ -47,6 +51,11 @@ def kind_of(engine: Engine) -> EngineKind:
         ) from None
 
 
+def composes(engine: Engine) -> bool:
+    """Whether a stored engine writes mails instead of sending them."""
+    return engine.kind in KINDS and KINDS[engine.kind].composes
+
+
 def problems_of(engine: Engine) -> list[str]:
     """What is wrong with an engine's settings, without asking the provider; [] when nothing is."""
     if engine.kind not in KINDS:
@@ -54,8 +63,9 @@ def problems_of(engine: Engine) -> list[str]:
     return KINDS[engine.kind].problems(engine.options, engine.secrets.open())
 
 
-def open_engine(engine: Engine) -> base.Engine:
-    """The working engine behind a stored one. Raises EngineMisconfigured, SecretUnreadable."""
+def open_engine(engine: Engine) -> base.Engine | Composer:
+    """The working engine behind a stored one; a Composer if that `composes`. Raises EngineMisconfigured,
+    SecretUnreadable."""
     kind = kind_of(engine)
     problems = kind.problems(engine.options, engine.secrets.open())
     if problems:

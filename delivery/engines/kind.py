@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from django import forms
 
 from delivery.engines.base import Engine
+from delivery.engines.composers.base import Composer
 
 Options = Mapping[str, object]
 Secrets = Mapping[str, str]
@@ -18,6 +19,7 @@ class EngineKind:
     `fields` makes the form fields of its settings, by option name, in the order shown; those in `secret_fields` are
     kept encrypted and never shown again. `problems` judges the settings without any network, a sentence for each
     problem. `open` makes the working engine from the engine's id and settings. `hint` says in one line for whom it is.
+    `composes`: it writes the text of mails and sends none, so it has no place in a pool; `open` makes a Composer.
     """
 
     slug: str
@@ -25,5 +27,6 @@ class EngineKind:
     fields: Callable[[], dict[str, forms.Field]]
     secret_fields: frozenset[str]
     problems: Callable[[Options, Secrets], list[str]]
-    open: Callable[[int, Options, Secrets], Engine]
+    open: Callable[[int, Options, Secrets], Engine | Composer]
     hint: str = ""
+    composes: bool = False

@@ -1,6 +1,7 @@
 """Delivery's tables, one subject per file. Imports run downwards only: engine, batch, suppression, queue."""
 
 from delivery.models.batch import Batch, Message, Tally
+from delivery.models.composition import Composition, CompositionState
 from delivery.models.counter import Counter
 from delivery.models.engine import (
     Bucket,
@@ -14,7 +15,17 @@ from delivery.models.engine import (
     PoolState,
     SpecialRule,
 )
-from delivery.models.queue import NO_DEADLINE, OPEN_STATES, Attempt, Delivery, DeliveryState, Lease
+from delivery.models.queue import (
+    NO_DEADLINE,
+    OPEN_STATES,
+    Attempt,
+    Delivery,
+    DeliveryState,
+    Dependency,
+    Event,
+    EventKind,
+    Lease,
+)
 from delivery.models.sandbox import KeptMail
 from delivery.models.suppression import Suppression, SuppressionReason
 
@@ -24,14 +35,19 @@ __all__ = [
     "Attempt",
     "Batch",
     "Bucket",
+    "Composition",
+    "CompositionState",
     "Counted",
     "Counter",
     "Delivery",
     "DeliveryState",
+    "Dependency",
     "Engine",
     "EngineEvent",
     "EngineLimit",
     "EngineState",
+    "Event",
+    "EventKind",
     "KeptMail",
     "Lease",
     "Message",

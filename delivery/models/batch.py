@@ -29,8 +29,12 @@ class Batch(models.Model):
         max_length=10, default="cancelled", help_text="How deliveries end that a cancelled batch leaves unsent."
     )
     priority = models.SmallIntegerField(default=0, help_text="The lowest goes first.")
+    deadline = models.DateTimeField(null=True, help_text="When all of it should be through.")
+    sequenced = models.BooleanField(default=False, help_text="Messages of it follow others of it.")
+    ordered = models.BooleanField(default=False, help_text="Deliveries of it wait for others of it.")
+    stops_on = models.JSONField(default=list, help_text="A recipient of whom one of these is heard gets no more of it.")
     uncertain_policy = models.CharField(max_length=6, choices=UNCERTAIN_CHOICES, default=UncertainPolicy.HOLD)
-    total = models.PositiveBigIntegerField(default=0)
+    total = models.PositiveBigIntegerField(default=0, help_text="Follow-ups are not in it.")
     # The ids of its deliveries lie in this range: lists of one batch read a slice of the primary key, no more.
     first_id = models.BigIntegerField(null=True)
     last_id = models.BigIntegerField(null=True)
@@ -46,6 +50,13 @@ class Batch(models.Model):
 
     def __str__(self) -> str:
         return self.label
+
+    @property
+    def size(self) -> int:
+        """How many deliveries there are, follow-ups included."""
+        if not self.sequenced:
+            return self.total
+        return self.total + (self.tallies.filter(state=FOLLOWED).aggregate(n=models.Sum("count"))["n"] or 0)
 
     def rows(self) -> models.QuerySet:
         """Its deliveries, found by the slice of the primary key that they lie in."""
@@ -70,14 +81,25 @@ class Message(models.Model):
     return_path = models.CharField(max_length=320)
     unsubscribe = models.BooleanField(default=True, help_text="Carries a one-click unsubscribe link.")
     window = models.JSONField(null=True, help_text="When it may go out (delivery.core.window). None: at any time.")
+    position = models.PositiveSmallIntegerField(default=1, help_text="Its number among the messages of its batch.")
+    rules = models.JSONField(default=dict, help_text="What it waits for, and until when (delivery.core.sequence).")
+    composing = models.JSONField(
+        null=True, help_text="Who composes its text: engine, prompt, and whether a person reviews it. None: nobody."
+    )
 
     def __str__(self) -> str:
         return self.subject
 
 
+# What a tally counts beside the end states: deliveries that were made because others ended, and accepted ones that
+# missed their deadline.
+FOLLOWED = "followed"
+LATE = "late"
+
+
 class Tally(models.Model):
-    """How many deliveries of a batch are in an end state. Kept in shards, one a worker, so that group commits of
-    several workers do not wait for each other's row."""
+    """How many deliveries of a batch are in an end state, or were made because others ended, or were late. Kept in
+    shards, one a worker, so that group commits of several workers do not wait for each other's row."""
 
     batch = models.ForeignKey(Batch, on_delete=models.CASCADE, related_name="tallies")
     state = models.CharField(max_length=10)

@@ -19,6 +19,11 @@ from delivery.secrets import Sealed, SealedField
 
 WARMUP_HINT = "Enter whole numbers parted by commas, such as 150, 250, 400."
 
+NO_SENDER = (
+    "{} writes mails and sends none, so it cannot be in a pool: choose it as the composer of a step. A pool takes "
+    "engines that send, such as an SMTP server."
+)
+
 STRATEGY_CHOICES = [
     (Strategy.PRIORITY.value, "priority: always the first engine that is able"),
     (Strategy.STICKY.value, "sticky: stay with the one that works until it fails"),
@@ -343,3 +348,9 @@ class PoolMember(models.Model):
 
     def __str__(self) -> str:
         return f"{self.pool}: {self.engine}"
+
+    def clean(self) -> None:
+        from delivery.engines import composes  # the engines import this module
+
+        if self.engine_id and composes(self.engine):
+            raise ValidationError({"engine": NO_SENDER.format(self.engine.name)})

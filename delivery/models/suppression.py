@@ -9,6 +9,8 @@ class SuppressionReason(models.TextChoices):
     COMPLAINT = "complaint", "complaint"
     UNSUBSCRIBE = "unsubscribe", "unsubscribe"
     MANUAL = "manual", "entered by hand"
+    REPLIED = "replied", "replied"
+    BOUNCED = "bounced", "bounced"
 
 
 class Suppression(models.Model):
@@ -17,7 +19,9 @@ class Suppression(models.Model):
     address = models.CharField(max_length=320)
     identity = models.CharField(max_length=320, editable=False, help_text="The form in which addresses are compared.")
     scope = models.CharField(
-        max_length=100, blank=True, help_text="Empty: no mail at all. Else only the mail of this workflow (its slug)."
+        max_length=100,
+        blank=True,
+        help_text="Empty: no mail at all. Else only the mail of this workflow (its slug), or run.",
     )
     reason = models.CharField(max_length=12, choices=SuppressionReason, default=SuppressionReason.MANUAL)
     source = models.CharField(max_length=200, blank=True, help_text="Where this is known from.")

@@ -1,9 +1,10 @@
 """The door to the durable queue, and the only place where the state of a delivery or a batch is written.
 
-filling   ready rows in bulk               leasing   ready -> leased -> ready, waiting -> ready, dead workers' rows
-outcomes  leased -> sending -> an end      batches   open, held, cancelled, done
-replay    an end -> ready again            tallies   counts by end state
-dialect   PostgreSQL and SQLite
+filling   rows in bulk                     leasing   ready -> leased -> ready, waiting -> ready, dead workers' rows
+outcomes  leased -> sending -> an end      links     what follows from an end for others: made, released, skipped
+batches   open, held, cancelled, done      ordering  who waits for whom, by name
+replay    an end -> ready again            events    what is heard after the end
+tallies   counts by end state              dialect   PostgreSQL and SQLite
 """
 
 from delivery.queue.batches import (
@@ -19,16 +20,22 @@ from delivery.queue.batches import (
     release,
 )
 from delivery.queue.dialect import database_now
+from delivery.queue.events import Heard
+from delivery.queue.events import record as record_events
 from delivery.queue.filling import Filler, NewDelivery
 from delivery.queue.leasing import oldest_expired
+from delivery.queue.ordering import Circle, Unknown, resolve
 from delivery.queue.replay import REPLAYED, consider_accepted, hasten, replay
-from delivery.queue.tallies import counts_by_state, progress
+from delivery.queue.tallies import counts_by_state, late, progress
 
 __all__ = [
     "REPLAYED",
     "BatchView",
+    "Circle",
     "Filler",
+    "Heard",
     "NewDelivery",
+    "Unknown",
     "cancel",
     "consider_accepted",
     "counts_by_state",
@@ -38,11 +45,14 @@ __all__ = [
     "finish_if_done",
     "hasten",
     "hold",
+    "late",
     "lock",
     "oldest_expired",
     "open_batches",
     "open_for_sending",
     "progress",
+    "record_events",
     "release",
     "replay",
+    "resolve",
 ]

@@ -3,15 +3,16 @@
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce, Greatest, Least
 
 from delivery import metrics
 from delivery.core.dispatch import UncertainPolicy
 from delivery.exceptions import IllegalTransition
-from delivery.models import OPEN_STATES, Batch, DeliveryState
+from delivery.models import NO_DEADLINE, OPEN_STATES, Batch, Delivery, DeliveryState
 from delivery.models.batch import BatchState
 from delivery.queue import tallies
 from delivery.queue.dialect import database_now
@@ -29,15 +30,24 @@ class BatchView:
     uncertain: UncertainPolicy
     growing: bool = False
     reference: str = ""
+    deadline: datetime = NO_DEADLINE
 
 
 def open_batches(only: int | None = None) -> list[BatchView]:
-    """The batches with work, most urgent first; `only` one of them if given."""
+    """The batches with work, most urgent first; `only` one of them if given. Their deadline is the earliest of what is
+    ready in them, or their own."""
     rows = Batch.objects.filter(state=BatchState.OPEN).order_by("priority", "id")
     if only is not None:
         rows = rows.filter(pk=only)
-    fields = rows.values_list("id", "pool_id", "priority", "scope", "uncertain_policy", "growing", "reference")
-    return [BatchView(*row[:4], UncertainPolicy(row[4]), *row[5:]) for row in fields]
+    ready = Delivery.objects.filter(batch=OuterRef("pk"), state=DeliveryState.READY)
+    first = Subquery(ready.order_by("deadline", "priority", "pk").values("deadline")[:1])
+    fields = rows.annotate(first=first).values_list(
+        "id", "pool_id", "priority", "scope", "uncertain_policy", "growing", "reference", "deadline", "first"
+    )
+    return [
+        BatchView(*row[:4], UncertainPolicy(row[4]), *row[5:7], min(row[7] or NO_DEADLINE, row[8] or NO_DEADLINE))
+        for row in fields
+    ]
 
 
 def _move(batch_id: int, sources: tuple[str, ...], target: str, **fields: object) -> None:
@@ -105,10 +115,16 @@ def _cancel_deliveries(batch_id: int) -> int:
     batch = Batch.objects.get(pk=batch_id)
     now = database_now()
     ended = Counter()
-    for free in (DeliveryState.WAITING, DeliveryState.READY):  # one at a time: each has an index, both have none
+    waiting = Q(state=DeliveryState.WAITING)
+    # One at a time: each has an index, all together have none.
+    for free in (waiting & Q(pending__gt=0), waiting & Q(pending__lte=0), Q(state=DeliveryState.READY)):
+        rows = batch.rows().filter(free)
+        if batch.ordered:  # who ends others of it at the same time locks them in this order, too
+            list(rows.order_by("pk").select_for_update().values_list("pk"))
         for pinned, state in ((False, batch.left_as), (True, DeliveryState.UNCERTAIN.value)):
-            rows = batch.rows().filter(state=free, pinned=pinned)
-            ended[batch_id, state] += rows.update(state=state, settled_at=now, words=batch.hold_reason)
+            ended[batch_id, state] += rows.filter(pinned=pinned).update(
+                state=state, settled_at=now, words=batch.hold_reason
+            )
     tallies.add(ended)
     metrics.settled({state: n for (_, state), n in ended.items()})
     return ended.total()
@@ -129,8 +145,8 @@ def finish_if_done(batch_id: int) -> bool:
     batch = Batch.objects.get(pk=batch_id)
     if batch.growing or batch.state not in (BatchState.OPEN, BatchState.CANCELLED):
         return False
-    ended = tallies.progress(batch_id)
-    if sum(ended.values()) < batch.total:
+    ended, size = tallies.progress(batch_id), batch.size
+    if sum(ended.values()) < size:
         return False
     counts = tallies.counts_by_state(batch_id)
     if any(counts.get(state) for state in OPEN_STATES):
@@ -139,7 +155,7 @@ def finish_if_done(batch_id: int) -> bool:
         moved = Batch.objects.filter(pk=batch_id, state=batch.state).update(
             state=BatchState.DONE, done_at=database_now()
         )
-        if moved and tallies.progress(batch_id) != ended:
+        if moved and (tallies.progress(batch_id) != ended or batch.size != size):
             # A replay or a late answer came between the count and this: what was counted is no longer true.
             transaction.set_rollback(True)
             return False

@@ -10,7 +10,7 @@ from datetime import datetime
 from django.db.models import Count, OuterRef, Subquery, Sum
 
 from delivery.models import Batch, Delivery, DeliveryState, Lease, Tally
-from delivery.models.batch import BatchState
+from delivery.models.batch import FOLLOWED, BatchState
 
 # What waits is counted row by row, in an index of its own; beyond this nobody needs the number.
 MOST_WAITING = 100_000
@@ -46,14 +46,16 @@ def depth() -> Depth:
 def _left(state: BatchState) -> int:
     """Deliveries without an end of all batches in this state: totals less tallies."""
     total = Batch.objects.filter(state=state).aggregate(n=Sum("total"))["n"] or 0
-    ended = Tally.objects.filter(batch__state=state).aggregate(n=Sum("count"))["n"] or 0
-    return max(0, total - ended)
+    tallies = Tally.objects.filter(batch__state=state)
+    followed = tallies.filter(state=FOLLOWED).aggregate(n=Sum("count"))["n"] or 0
+    ended = tallies.filter(state__in=DeliveryState.values).aggregate(n=Sum("count"))["n"] or 0
+    return max(0, total + followed - ended)
 
 
 def with_ready() -> dict[int, datetime]:
     """The open batches in which a delivery is ready, and when each was made: one look into an index for each."""
     ready = Delivery.objects.filter(batch=OuterRef("pk"), state=DeliveryState.READY)
     # Not EXISTS: without fresh statistics PostgreSQL makes a join of it, and reads every ready row.
-    first = Subquery(ready.order_by("priority", "deadline", "pk").values("pk")[:1])
+    first = Subquery(ready.order_by("deadline", "priority", "pk").values("pk")[:1])
     batches = Batch.objects.filter(state=BatchState.OPEN).annotate(first=first).values_list("pk", "created_at", "first")
     return {pk: made for pk, made, delivery in batches if delivery is not None}

@@ -16,7 +16,7 @@ from delivery.core.dispatch import UncertainPolicy
 from delivery.core.envelope import Kind
 from delivery.models import Attempt, Batch, Delivery, DeliveryState, Lease
 from delivery.owner import is_gone
-from delivery.queue import tallies
+from delivery.queue import links
 from delivery.queue.dialect import database_now, instant, read_instant, skip_locked, table, while_it_stands
 
 PROMOTED_AT_ONCE = 5000
@@ -39,10 +39,13 @@ class Leased(NamedTuple):
     resends: int
     tried_at: datetime | None
     turn: int
+    priority: int = 0
+    thread: str = ""
 
 
 COLUMNS = (
-    "id, batch_id, message_id, address, name, data, deadline, engine_id, pinned, attempts, resends, tried_at, turn"
+    "id, batch_id, message_id, address, name, data, deadline, engine_id, pinned, attempts, resends, tried_at, turn, "
+    "priority, thread"
 )
 
 
@@ -65,16 +68,16 @@ def lease(lease_id: int, batch_id: int, limit: int) -> list[Leased]:
             f"UPDATE {table(Delivery)} SET state = 'leased', lease_id = %s, turn = turn + 1 WHERE id IN ("
             f"SELECT r.id FROM {table(Delivery)} AS r WHERE r.batch_id = %s AND r.state = 'ready' "
             f"AND EXISTS (SELECT 1 FROM {table(Lease)} WHERE id = %s {while_it_stands()}) "
-            f"ORDER BY r.priority, r.deadline, r.id LIMIT %s {skip_locked('r')}) RETURNING {COLUMNS}",
+            f"ORDER BY r.deadline, r.priority, r.id LIMIT %s {skip_locked('r')}) RETURNING {COLUMNS}",
             [lease_id, batch_id, lease_id, limit],
         )
         rows = cursor.fetchall()
     found = [
-        Leased(*row[:6], read_instant(row[6]), row[7], bool(row[8]), *row[9:11], read_instant(row[11]), row[12])
+        Leased(*row[:6], read_instant(row[6]), row[7], bool(row[8]), *row[9:11], read_instant(row[11]), *row[12:])
         for row in rows
     ]
     # RETURNING promises no order.
-    found.sort(key=lambda d: (d.deadline, d.id))
+    found.sort(key=lambda d: (d.deadline, d.priority, d.id))
     return found
 
 
@@ -84,7 +87,8 @@ def promote() -> int:
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {table(Delivery)} SET state = 'ready', not_before = NULL WHERE id IN ("
-            f"SELECT w.id FROM {table(Delivery)} AS w WHERE w.state = 'waiting' AND w.not_before <= %s "
+            f"SELECT w.id FROM {table(Delivery)} AS w "
+            "WHERE w.state = 'waiting' AND w.pending <= 0 AND w.not_before <= %s "
             f"ORDER BY w.not_before LIMIT %s {skip_locked('w')})",
             [now, PROMOTED_AT_ONCE],
         )
@@ -97,8 +101,14 @@ def due(batch_id: int) -> datetime | None:
     rows = Delivery.objects.filter(batch=batch_id)
     if rows.filter(state=DeliveryState.READY).exists():
         return database_now()
-    waiting = rows.filter(state=DeliveryState.WAITING).order_by("not_before")
-    return waiting.values_list("not_before", flat=True).first()
+    waiting = rows.filter(state=DeliveryState.WAITING, pending__lte=0, not_before__isnull=False)
+    return waiting.order_by("not_before").values_list("not_before", flat=True).first()
+
+
+def next_due() -> datetime | None:
+    """When the time of the next waiting delivery comes, of whichever batch."""
+    waiting = Delivery.objects.filter(state=DeliveryState.WAITING, pending__lte=0, not_before__isnull=False)
+    return waiting.order_by("not_before").values_list("not_before", flat=True).first()
 
 
 def give_back(lease_id: int) -> int:
@@ -148,23 +158,24 @@ def _take_back(candidate: Lease, now: datetime) -> Counter[str]:
         Attempt(delivery_id=i, engine_id=engine, kind=Kind.UNKNOWN, words=LOST, seconds=0, at=now)
         for i, _, engine in lost
     )
-    ended: Counter[tuple[int, str]] = Counter()
-    for batch_id in {batch for _, batch, _ in lost}:
-        if n := _settle_lost(candidate.pk, batch_id, now):
-            ended[batch_id, DeliveryState.UNCERTAIN.value] = n
-    tallies.add(ended)
-    taken["uncertain"] += ended.total()
-    taken["ready"] += len(lost) - ended.total()
-    # Last, and once: who else adds to this row has all other locks by then.
+    held = {batch_id for batch_id in {batch for _, batch, _ in lost} if _settle_lost(candidate.pk, batch_id, now)}
+    uncertain = [links.Ended(i, batch, DeliveryState.UNCERTAIN.value) for i, batch, _ in lost if batch in held]
+    found = links.consequences(uncertain)
+    found.changes.update((each.batch, each.state) for each in uncertain)
+    taken["uncertain"] += len(uncertain)
+    taken["ready"] += len(lost) - len(uncertain)
+    # Last, and once: who else adds to these rows has all other locks by then.
+    found.write()
     metrics.settled({DeliveryState.UNCERTAIN: taken["uncertain"]})
     return taken
 
 
-def _settle_lost(lease_id: int, batch_id: int, now: datetime) -> int:
-    """Gives marked deliveries of one batch back, or ends them as uncertain. Returns how many are uncertain."""
+def _settle_lost(lease_id: int, batch_id: int, now: datetime) -> bool:
+    """Gives marked deliveries of one batch back, or ends them as uncertain: whether it ended them."""
     rows = Delivery.objects.filter(lease=lease_id, batch=batch_id, state=DeliveryState.SENDING)
     policy = Batch.objects.values_list("uncertain_policy", flat=True).get(pk=batch_id)
     if policy == UncertainPolicy.RESEND:
         rows.update(state=DeliveryState.READY, lease=None, pinned=True, resends=F("resends") + 1)
-        return 0
-    return rows.update(state=DeliveryState.UNCERTAIN, lease=None, settled_at=now, words=LOST)
+        return False
+    rows.update(state=DeliveryState.UNCERTAIN, lease=None, settled_at=now, words=LOST)
+    return True

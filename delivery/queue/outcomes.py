@@ -4,7 +4,6 @@
 statement that allows the rest.
 """
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,8 +14,8 @@ from django.db import connection
 
 from delivery.core.envelope import Outcome
 from delivery.models import Attempt, Batch, Delivery, DeliveryState, Suppression, SuppressionReason
-from delivery.models.batch import BatchState
-from delivery.queue import tallies
+from delivery.models.batch import LATE, BatchState
+from delivery.queue import links
 from delivery.queue.dialect import ids, instant, is_postgres, table, values
 
 ENDED = frozenset(DeliveryState) - {
@@ -47,7 +46,8 @@ class Failure:
 class Settlement(NamedTuple):
     """What became of a delivery that this worker holds.
 
-    `state` is an end state, READY (again, now) or WAITING (again, at `not_before`). `turn` is that of its lease: it
+    `state` is an end state, READY (again, now) or WAITING (again, at `not_before`). `late`: it was accepted after its
+    deadline. `turn` is that of its lease: it
     tells this try from others, when the lease was lost meanwhile, or when this very worker has leased the delivery anew
     before it heard that its settlement was written. `attempts` is the count from now on.
     """
@@ -66,6 +66,7 @@ class Settlement(NamedTuple):
     provider_id: str = ""
     failure: Failure | None = None
     suppress: tuple[str, str] | None = None  # (address, identity): a dead address
+    late: bool = False
 
 
 # The updated table goes by its own name: SQLite knows no alias of it in RETURNING.
@@ -103,7 +104,7 @@ def mark(lease_id: int, marks: Sequence[Mark], now: datetime) -> set[int]:
             f"WHERE {D}.id = v.id AND {_opaque(MINE)} "
             f"AND b.id = {D}.batch_id AND b.state = '{BatchState.OPEN.value}' "
             f"AND NOT EXISTS (SELECT 1 FROM {table(Suppression)} AS s "
-            f"WHERE s.identity = {D}.identity AND s.scope IN ('', b.scope)) RETURNING {D}.id",
+            f"WHERE s.identity = {D}.identity AND s.scope IN ('', b.scope, b.reference)) RETURNING {D}.id",
             [instant(now), *parameters, lease_id],
         )
         return {i for (i,) in cursor.fetchall()}
@@ -117,7 +118,7 @@ def refused(lease_id: int, refused_ids: Sequence[int]) -> list[tuple[int, str, s
         cursor.execute(
             "SELECT d.id, d.pinned, b.state, b.left_as, b.hold_reason, "
             f"(SELECT MIN(s.reason) FROM {table(Suppression)} AS s "
-            "WHERE s.identity = d.identity AND s.scope IN ('', b.scope)) "
+            "WHERE s.identity = d.identity AND s.scope IN ('', b.scope, b.reference)) "
             f"FROM {table(Delivery)} AS d JOIN {table(Batch)} AS b ON b.id = d.batch_id "
             f"WHERE {condition} AND d.lease_id = %s",
             [*parameters, lease_id],
@@ -163,8 +164,9 @@ TAKES = (
 GOES_AGAIN = f"{D}.state IN ('ready', 'waiting') AND {D}.pinned"
 
 
-def settle(lease_id: int, settlements: Sequence[Settlement]) -> None:
-    """Writes what became of deliveries, their tallies, failures and suppressions. Part of the caller's transaction.
+def settle(lease_id: int, settlements: Sequence[Settlement]) -> int:
+    """Writes what became of deliveries, what follows from that for others, tallies, failures and suppressions. Part of
+    the caller's transaction. Returns how many others may go now because of it.
 
     A settlement that comes after the lease was lost is taken when the delivery waits as uncertain for just this
     answer, or is to be sent again for want of it and turns out to be accepted; otherwise another worker has gone on,
@@ -180,15 +182,19 @@ def settle(lease_id: int, settlements: Sequence[Settlement]) -> None:
         # Given up for lost and to be sent again, and nobody has it yet: now it is known that it need not be.
         accepted = [s for s in late if s.id not in answered and s.state == DeliveryState.ACCEPTED]
         settled |= _write(accepted, f"{D}.lease_id IS NULL AND {GOES_AGAIN} AND {THIS_TURN}", [])
-    changes: Counter[tuple[int, str]] = Counter()
+    ended = [s for s in settlements if s.state in ENDED and (s.id in settled or s.id in answered)]
+    found = links.consequences(links.Ended(s.id, s.batch, s.state) for s in ended)
+    for settlement in ended:
+        found.changes[settlement.batch, settlement.state] += 1
+        if settlement.late:
+            found.changes[settlement.batch, LATE] += 1
     for settlement in settlements:
         if settlement.id in answered:
-            changes[settlement.batch, DeliveryState.UNCERTAIN.value] -= 1
-        if settlement.state in ENDED and (settlement.id in settled or settlement.id in answered):
-            changes[settlement.batch, settlement.state] += 1
-    tallies.add(changes)
+            found.changes[settlement.batch, DeliveryState.UNCERTAIN.value] -= 1
     _keep_failures(settlements)
     _suppress(settlements)
+    found.write()
+    return found.released
 
 
 def _keep_undone(batch_ids: Collection[int]) -> None:

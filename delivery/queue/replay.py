@@ -14,9 +14,9 @@ from django.db.models import F, QuerySet
 from delivery.core.dispatch import NONE_ABLE
 from delivery.core.envelope import MAX_WORDS
 from delivery.exceptions import IllegalTransition
-from delivery.models import Batch, Delivery, DeliveryState
+from delivery.models import OPEN_STATES, Batch, Delivery, DeliveryState
 from delivery.models.batch import BatchState
-from delivery.queue import tallies
+from delivery.queue import links, tallies
 from delivery.queue.dialect import database_now
 from delivery.signals import engine_back
 
@@ -46,9 +46,7 @@ def replay(batch_id: int, *, states: Collection[str], ids: Iterable[int] | None 
         tallies.add(changes)
         count = -changes.total()
         if count:
-            Batch.objects.filter(pk=batch_id, state=BatchState.DONE).update(
-                state=BatchState.OPEN, done_at=None, hold_reason=""
-            )
+            _reopen(batch_id)
     return count
 
 
@@ -74,15 +72,24 @@ def consider_accepted(batch_id: int, ids: Iterable[int], by: str) -> int:
     with them. Returns how many."""
     now, words = database_now(), f"taken as accepted: {by}"[:MAX_WORDS]
     with transaction.atomic():
-        count = sum(
-            rows.filter(state=DeliveryState.UNCERTAIN).update(
-                state=DeliveryState.ACCEPTED, settled_at=now, words=words, pinned=False
-            )
-            for rows in _slices(batch_id, ids)
-        )
-        changes = {(batch_id, DeliveryState.UNCERTAIN.value): -count, (batch_id, DeliveryState.ACCEPTED.value): count}
-        tallies.add(Counter(changes))
-    return count
+        batch = Batch.objects.select_for_update(no_key=True).get(pk=batch_id)
+        accepted: list[int] = []
+        for rows in _slices(batch_id, ids):
+            uncertain = rows.filter(state=DeliveryState.UNCERTAIN)
+            some = list(uncertain.order_by("pk").select_for_update().values_list("pk", flat=True))
+            rows.filter(pk__in=some).update(state=DeliveryState.ACCEPTED, settled_at=now, words=words, pinned=False)
+            accepted += some
+        found = links.consequences((links.Ended(i, batch_id, "accepted") for i in accepted), done_too=True)
+        found.changes[batch_id, DeliveryState.UNCERTAIN.value] -= len(accepted)
+        found.changes[batch_id, DeliveryState.ACCEPTED.value] += len(accepted)
+        found.write()
+        if batch.state == BatchState.DONE and batch.rows().filter(state__in=OPEN_STATES).exists():
+            _reopen(batch_id)
+    return len(accepted)
+
+
+def _reopen(batch_id: int) -> None:
+    Batch.objects.filter(pk=batch_id, state=BatchState.DONE).update(state=BatchState.OPEN, done_at=None, hold_reason="")
 
 
 def hasten(pools: Iterable[int]) -> int:

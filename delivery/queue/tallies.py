@@ -6,7 +6,8 @@ from collections import Counter
 from django.db import connection
 from django.db.models import Count, Sum
 
-from delivery.models import Batch, Tally
+from delivery.models import Batch, DeliveryState, Tally
+from delivery.models.batch import LATE
 from delivery.queue.dialect import table
 
 SHARDS = 16
@@ -30,8 +31,13 @@ def add(changes: Counter[tuple[int, str]]) -> None:
 
 def progress(batch_id: int) -> dict[str, int]:
     """Deliveries by end state, from the tally: a few rows, however large the batch."""
-    sums = Tally.objects.filter(batch=batch_id).values_list("state").annotate(Sum("count"))
-    return {state: n for state, n in sums if n}
+    sums = Tally.objects.filter(batch=batch_id, state__in=DeliveryState.values).values_list("state")
+    return {state: n for state, n in sums.annotate(Sum("count")) if n}
+
+
+def late(batch_id: int) -> int:
+    """How many of the accepted ones went after their deadline."""
+    return Tally.objects.filter(batch=batch_id, state=LATE).aggregate(n=Sum("count"))["n"] or 0
 
 
 def counts_by_state(batch_id: int) -> dict[str, int]:

@@ -7,7 +7,7 @@ fit.
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
@@ -73,8 +73,21 @@ class Composition:
 
     domain = DOMAIN
     openings = None
+    late = conditional = asks_events = is_composed = False
 
-    def envelope(self, delivery_id: int, recipient: Mailbox, data: dict[str, object], now: datetime) -> Envelope:
+    def wants(self, data: dict[str, object]) -> bool:
+        """Everybody gets it."""
+        return True
+
+    def envelope(
+        self,
+        delivery_id: int,
+        recipient: Mailbox,
+        data: dict[str, object],
+        now: datetime,
+        thread: str = "",
+        words: str | None = None,
+    ) -> Envelope:
         """The mail for one recipient."""
         key = f"{delivery_id:x}"
         return Envelope(key, key, FRAME, recipient, "", "", "", now)
@@ -244,6 +257,17 @@ class MemoryQueue:
             return self._now()
         return min((at for at, i in self._waiting if self._waits_until(i, at)), default=None)
 
+    def next_due(self) -> datetime | None:
+        while self._waiting and not self._waits_until(self._waiting[0][1], self._waiting[0][0]):
+            heappop(self._waiting)
+        return self._waiting[0][0] if self._waiting else None
+
+    def unmet(self, delivery_ids: Collection[int], message_id: int) -> dict[int, str]:
+        return {}
+
+    def texts(self, delivery_ids: Sequence[int]) -> dict[int, str]:
+        return {}
+
     def _waits_until(self, delivery_id: int, at: datetime) -> bool:
         row = self._rows.get(delivery_id)
         return row is not None and row.state == _WAITING and row.not_before == at
@@ -316,7 +340,7 @@ class MemoryQueue:
             verdicts.append((delivery_id, _UNCERTAIN if row.pinned and state != _READY else state, ""))
         return verdicts
 
-    def settle(self, lease_id: int, settlements: Sequence[Settlement]) -> None:
+    def settle(self, lease_id: int, settlements: Sequence[Settlement]) -> int:
         held = self._leases.get(lease_id)
         for settlement in settlements:
             row = self._rows.get(settlement.id)
@@ -329,6 +353,7 @@ class MemoryQueue:
                 self._fail(settlement.id, failure.engine, failure.outcome.kind, settlement.at)
             if settlement.suppress:
                 self.suppressed.add(settlement.suppress[0])
+        return 0
 
     def _is_for(self, settlement: Settlement, row: Row, lease_id: int) -> bool:
         if row.turn != settlement.turn:

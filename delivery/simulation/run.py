@@ -148,6 +148,7 @@ class Simulation:
 
     def _pump(self, number: int) -> Pump:
         surroundings = Surroundings(
+            composes=False,
             database=InstantDatabase(),
             queue=self.queue,
             desk=EngineDesk(self._catalogue, self._shared),

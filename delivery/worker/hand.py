@@ -1,11 +1,14 @@
 """What a worker has in hand, and how much more it should take.
 
-Enough that no engine runs dry, and no more: what one worker holds, no other can send, and a more urgent batch has to
+Enough that no engine runs dry, and no more: what one worker holds, no other can send, and what is more urgent has to
 overtake it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
+from delivery.models import NO_DEADLINE
 from delivery.queue import BatchView
 
 AT_ONCE = 300  # the most to lease in one statement
@@ -13,21 +16,34 @@ LEAST = 100  # of one pool, however slow it is
 MOST = 1000  # of one pool, however fast it is; what is marked ahead, and twice that to feed it from
 FEED = 1.5  # seconds of work to hold
 FORGETTING = 0.5  # of the pace, with each beat
+OVERTAKEN = 4  # times its bound is held of a pool at most, however much of it is overtaken
+FEW = 8  # urgencies that are compared with each mail that leaves the hand
+
+Urgency = tuple[int, datetime]  # the batch's priority, and the deadline: the lowest goes first
 
 
 @dataclass(slots=True)
 class _PoolHand:
-    """What is held for one pool, by priority."""
+    """What is held for one pool, by urgency."""
 
     held: int = 0
-    by_priority: dict[int, int] = field(default_factory=dict)
+    by_urgency: dict[Urgency, int] = field(default_factory=dict)
     pace: float = 0.0  # deliveries a second, lately
     let_go: int = 0  # since the last beat
     wakes_at: int = 0  # with so many left there is room for more
 
-    def ahead_of(self, priority: int) -> int:
-        """How many are held that go before more of this priority."""
-        return sum(held for theirs, held in self.by_priority.items() if theirs <= priority)
+    def ahead_of(self, urgency: Urgency) -> int:
+        """How many are held that go before more of this urgency."""
+        return sum(held for theirs, held in self.by_urgency.items() if theirs <= urgency)
+
+    def count(self, urgency: Urgency, change: int) -> None:
+        """So many more of this urgency are held."""
+        self.held += change
+        held = self.by_urgency.get(urgency, 0) + change
+        if held or urgency[1] == NO_DEADLINE:
+            self.by_urgency[urgency] = held
+        else:
+            del self.by_urgency[urgency]
 
 
 @dataclass(slots=True)
@@ -38,6 +54,7 @@ class _BatchHand:
     priority: int
     held: int = 0
     turn: int = 0  # when it was last given anything
+    next_deadline: datetime | None = None  # what is ready has none that is earlier; None: see its view
 
 
 class Hand:
@@ -65,7 +82,18 @@ class Hand:
 
     def in_turn(self, batches: list[BatchView]) -> list[BatchView]:
         """The most urgent first, and of those the one that has waited longest for its turn."""
-        return sorted(batches, key=lambda view: (view.priority, self._turn(view.id), view.id))
+        return sorted(batches, key=lambda view: (*self._urgency(view), self._turn(view.id), view.id))
+
+    def looked(self) -> None:
+        """The views of batches are fresh: their deadlines hold."""
+        for batch in self._batches.values():
+            batch.next_deadline = None
+
+    def _urgency(self, view: BatchView) -> Urgency:
+        batch = self._batches.get(view.id)
+        if batch is None or batch.next_deadline is None:
+            return view.priority, view.deadline
+        return view.priority, batch.next_deadline
 
     def _turn(self, batch_id: int) -> int:
         batch = self._batches.get(batch_id)
@@ -78,11 +106,11 @@ class Hand:
         bound = max(least, min(most, int(pool.pace * FEED)))
         worthwhile = min(AT_ONCE, bound // 3)
         pool.wakes_at = bound - worthwhile
-        ahead = pool.ahead_of(view.priority)
+        ahead = max(pool.ahead_of(self._urgency(view)), pool.held - (OVERTAKEN - 1) * bound)
         return min(AT_ONCE, bound - ahead) if bound - ahead >= worthwhile else 0
 
-    def took(self, view: BatchView, count: int) -> None:
-        """So many of a batch were leased."""
+    def took(self, view: BatchView, count: int, deadlines: Sequence[datetime] = ()) -> None:
+        """So many of a batch were leased, the most urgent first. `deadlines`: those that have one."""
         pool = self._pools.setdefault(view.pool, _PoolHand())
         batch = self._batches.get(view.id)
         if batch is None:
@@ -90,22 +118,25 @@ class Hand:
         self._turns += 1
         batch.turn = self._turns
         batch.held += count
-        pool.held += count
-        pool.by_priority[batch.priority] = pool.by_priority.get(batch.priority, 0) + count
+        for deadline in deadlines:
+            pool.count((batch.priority, deadline), 1)
+        if count > len(deadlines):
+            pool.count((batch.priority, NO_DEADLINE), count - len(deadlines))
+        batch.next_deadline = deadlines[-1] if 0 < count == len(deadlines) else NO_DEADLINE
         self.total += count
 
-    def let_go(self, batch_id: int) -> bool:
+    def let_go(self, batch_id: int, deadline: datetime = NO_DEADLINE) -> bool:
         """One is out of hand. True when there is room for more now, or none of its batch is left."""
         batch = self._batches[batch_id]
         pool = batch.pool
+        urgency = batch.priority, deadline
         batch.held -= 1
-        pool.held -= 1
-        pool.by_priority[batch.priority] -= 1
+        pool.count(urgency, -1)
         pool.let_go += 1
         self.total -= 1
         if not batch.held or pool.held == pool.wakes_at:
             return True
-        return len(pool.by_priority) > 1 and pool.ahead_of(batch.priority) == pool.wakes_at
+        return 1 < len(pool.by_urgency) <= FEW and pool.ahead_of(urgency) == pool.wakes_at
 
     def beat(self, seconds: float) -> None:
         """Learns the pace of each pool from what was let go in the last `seconds`."""

@@ -43,8 +43,8 @@ LINGER = 0.03  # seconds
 
 @dataclass(slots=True)
 class Item:
-    """A leased delivery on its way. `priority` is its batch's; `candidate` is what the policy saw of it when it was
-    routed; `envelope` is there once it is composed, `token` once it may go."""
+    """A leased delivery on its way. `priority` is its batch's; `words` were composed for it, if any; `candidate` is
+    what the policy saw of it when it was routed; `envelope` is there once it is made, `token` once it may go."""
 
     leased: Leased
     message: Composer
@@ -52,6 +52,7 @@ class Item:
     candidate: Candidate | None = None
     envelope: Envelope | None = None
     token: Token = SPENT
+    words: str | None = None
 
 
 class Owner(Protocol):
@@ -91,7 +92,7 @@ class Lane:
         self._owner = owner
         self._clock = clock
         self._stop = Bell()
-        self._items: list[tuple[int, datetime, int, Item]] = []  # a heap: the most urgent first
+        self._items: list[tuple[int, datetime, int, int, Item]] = []  # a heap: the most urgent first
         self._serials = count()
         self._outbox: Outbox[Item] = Outbox()
         self._collecting = asyncio.Lock()
@@ -111,7 +112,8 @@ class Lane:
 
     def put(self, item: Item) -> None:
         """A delivery that is to go through this engine."""
-        heappush(self._items, (item.priority, item.leased.deadline, next(self._serials), item))
+        leased = item.leased
+        heappush(self._items, (item.priority, leased.deadline, leased.priority, next(self._serials), item))
         self._news.set()
 
     def recall(self) -> list[Item]:

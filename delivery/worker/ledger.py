@@ -6,7 +6,7 @@ GATHER seconds pass between a hand-in and the start of its commit when the datab
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from delivery.clock import Clock
@@ -23,11 +23,15 @@ GATHER = 0.01  # long enough for neighbours to join, short enough to be no wait
 class Ledger:
     """Collects marks and settlements of one lease and writes them by group commit."""
 
-    def __init__(self, database: Database, queue: Queue, clock: Clock, lease_id: int) -> None:
+    def __init__(
+        self, database: Database, queue: Queue, clock: Clock, lease_id: int, released: Callable[[], None]
+    ) -> None:
+        """`released` is called when outcomes have made others ready to go."""
         self._database = database
         self._queue = queue
         self._clock = clock
         self._lease = lease_id
+        self._released = released
         self._marks: list[tuple[Sequence[Mark], asyncio.Future[set[int]]]] = []
         self._settlements: list[Settlement] = []
         self._work = Bell()
@@ -85,7 +89,7 @@ class Ledger:
     async def _commit(self, marks: list[Mark], settlements: list[Settlement]) -> set[int]:
         now = self._clock.now()
         try:
-            return await self._database.commit(_write, self._queue, self._lease, marks, settlements, now)
+            return await self._write(marks, settlements, now)
         except Exception as error:
             if not settlements:
                 raise
@@ -93,10 +97,16 @@ class Ledger:
         # What the database will never take must not cost its neighbours their outcomes.
         for settlement in settlements:
             try:
-                await self._database.commit(_write, self._queue, self._lease, [], [settlement], now)
+                await self._write([], [settlement], now)
             except Exception:
                 logger.exception("The outcome of delivery %d cannot be written; it stays in doubt.", settlement.id)
-        return await self._database.commit(_write, self._queue, self._lease, marks, [], now)
+        return await self._write(marks, [], now)
+
+    async def _write(self, marks: Sequence[Mark], settlements: Sequence[Settlement], now: datetime) -> set[int]:
+        allowed, released = await self._database.commit(_write, self._queue, self._lease, marks, settlements, now)
+        if released:
+            self._released()
+        return allowed
 
 
 def marks_of(groups: Sequence[tuple[Sequence[Mark], object]]) -> list[Mark]:
@@ -105,8 +115,7 @@ def marks_of(groups: Sequence[tuple[Sequence[Mark], object]]) -> list[Mark]:
 
 def _write(
     queue: Queue, lease_id: int, marks: Sequence[Mark], settlements: Sequence[Settlement], now: datetime
-) -> set[int]:
-    """Outcomes first: they free what the marks may need."""
-    if settlements:
-        queue.settle(lease_id, settlements)
-    return queue.mark(lease_id, marks, now) if marks else set()
+) -> tuple[set[int], int]:
+    """Which marks were allowed, and how many others may go now. Outcomes first: they free what the marks may need."""
+    released = queue.settle(lease_id, settlements) if settlements else 0
+    return queue.mark(lease_id, marks, now) if marks else set(), released

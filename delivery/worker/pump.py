@@ -20,18 +20,20 @@ from delivery.clock import SYSTEM, Clock
 from delivery.conf import conf
 from delivery.core.breaker import State
 from delivery.core.condition import Health, News
-from delivery.core.dispatch import Candidate, End, GiveUp, Send, Wait, conclude, decide
+from delivery.core.dispatch import Candidate, GiveUp, Send, Wait, conclude, decide
 from delivery.core.envelope import MAX_WORDS, Kind, Mailbox, Outcome
 from delivery.engine_desk import EngineDesk, PoolView
 from delivery.exceptions import DeliveryError
 from delivery.metrics import Meter
 from delivery.models import NO_DEADLINE, DeliveryState
 from delivery.queue import BatchView, work
+from delivery.queue.leasing import Leased
 from delivery.queue.outcomes import Settlement
 from delivery.queue.work import Composer, Queue
 from delivery.shared import shared
 from delivery.templating import TemplateProblem
 from delivery.worker.bell import Bell
+from delivery.worker.composing import Composing, NothingToCompose
 from delivery.worker.database import Database
 from delivery.worker.hand import LEAST, MOST, Hand
 from delivery.worker.lane import Item, Lane
@@ -46,8 +48,10 @@ logger = logging.getLogger(__name__)
 LOOK_AGAIN = 0.25  # seconds between looks for work when there was none
 REFRESH = 1.0  # seconds between looks at engines, limits and waiting rows
 MESSAGES_KEPT = 100  # compiled, in memory
+SOONEST = 0.01  # seconds between two looks at what is just due
 GRACE = 10.0  # seconds that a stop waits for answers
 SOON = timedelta(seconds=REFRESH)
+NOT_WANTED = "its condition does not hold"
 HORIZON = timedelta(seconds=60)  # who wakes pumps up looks that often
 
 
@@ -68,6 +72,7 @@ class Surroundings:
     name: str = field(default_factory=owner.name)
     term: timedelta = field(default_factory=lambda: conf().lease)
     meter: Meter = field(default_factory=metrics.meter)
+    composes: bool = True  # whether there may be anything whose words are composed
 
 
 class Until(Enum):
@@ -131,6 +136,7 @@ class _Session:
         self.is_full = False
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._able: frozenset[tuple[int, State]] = frozenset()  # engines, at the last look
+        self._looked_at = float("-inf")  # at the engines
         self._lease = 0
         self._lease_good_until = 0.0
 
@@ -141,7 +147,8 @@ class _Session:
         begun = self._clock.monotonic()
         self._lease = await self._database.ask(self._queue.acquire, self._around.name, term)
         self._lease_good_until = begun + term.total_seconds()
-        self._ledger = Ledger(self._database, self._queue, self._clock, self._lease)
+        self._composing = self._stage()
+        self._ledger = Ledger(self._database, self._queue, self._clock, self._lease, self._idle.set)
         loop = asyncio.get_running_loop()
         work = loop.create_task(self._work())
         others = [
@@ -149,6 +156,8 @@ class _Session:
             for task in (
                 self._keep_lease(term),
                 self._keep_views(),
+                self._keep_time(),
+                self._composing.run(),
                 self._standing.pass_on_for_ever(),
                 self._asked_to_stop.wait(),
             )
@@ -163,13 +172,21 @@ class _Session:
         if failed:
             raise failed
 
+    def _stage(self) -> "Composing | NothingToCompose":
+        around = self._around
+        if not around.composes:
+            return NothingToCompose()
+        return Composing(
+            around.database, around.desk, around.clock, around.rng, self._lease, self._idle.set, only=self._only
+        )
+
     async def _wind_up(self, work: asyncio.Task[None], others: Sequence[asyncio.Task]) -> BaseException | None:
         """Settles what is in hand and gives back the rest. Returns what the first failed task raised, if any."""
         for task in list(self._renewing):
             task.cancel()
         await asyncio.gather(*self._renewing, return_exceptions=True)
         lanes = self._every_lane()
-        await asyncio.gather(*(lane.finish(GRACE) for lane in lanes))
+        await asyncio.gather(self._composing.finish(GRACE), *(lane.finish(GRACE) for lane in lanes))
         for task in (work, self._broken, *others):
             task.cancel()
         ended = await asyncio.gather(work, self._broken, *others, return_exceptions=True)
@@ -213,9 +230,8 @@ class _Session:
     async def _keep_views(self) -> None:
         while True:
             await self._database.ask(self._queue.reap)
-            await self._database.ask(self._queue.promote)
             await self._database.ask(self._queue.finish_cancelled)
-            await self._standing.look_again()
+            await self._look_at_engines()
             able, self._able = self._able, self._standing.able_engines()
             if self._able - able:  # one is there again, and may be preferred to those that stood in for it
                 await self.route([item for lane in self._lanes.values() for item in lane.recall()])
@@ -235,6 +251,25 @@ class _Session:
                 self._record.beat(self._hand.total)
                 await self._database.ask(self._around.meter.flush)
 
+    async def _look_at_engines(self) -> None:
+        self._looked_at = self._clock.monotonic()
+        await self._standing.look_again()
+
+    async def _keep_time(self) -> None:
+        """Makes ready what waits, to the instant: some are to go just before their deadline."""
+        while True:
+            due = await self._database.ask(self._queue.next_due)
+            now = self._clock.now()
+            wait = REFRESH if due is None else min(REFRESH, (due - now).total_seconds())
+            if wait > 0:
+                await asyncio.sleep(wait)
+            if due is not None and due <= self._clock.now() and await self._database.ask(self._queue.promote):
+                if self._clock.monotonic() - self._looked_at > LOOK_AGAIN:
+                    await self._look_at_engines()  # it may have waited for just what a person has changed meanwhile
+                self._idle.set()
+            elif wait <= 0:
+                await asyncio.sleep(SOONEST)  # by the database's clock its time has not quite come
+
     # ---- leasing and routing ----
 
     async def _work(self) -> None:
@@ -243,6 +278,7 @@ class _Session:
         while not self._stop.is_set():
             if not batches or self._clock.monotonic() - looked_at > LOOK_AGAIN:
                 batches = await self._database.ask(self._queue.open_batches, self._only)
+                self._hand.looked()
                 looked_at = self._clock.monotonic()
             if not batches and self._until is not Until.STOPPED and not self._hand.total:
                 await self._ledger.flushed()
@@ -254,7 +290,8 @@ class _Session:
             if not leased:
                 # Also those that were cancelled while this worker had some of their deliveries.
                 await self._finish_batches({batch.id for batch in batches} | self._hand.batches())
-                if self._until is Until.IDLE and not self._hand.total and not await self._anything_soon(batches):
+                nothing_held = not self._hand.total and not self._composing.in_hand
+                if self._until is Until.IDLE and nothing_held and not await self._anything_soon(batches):
                     return
                 self._idle.clear()
                 await self._idle.wait(LOOK_AGAIN)
@@ -270,10 +307,48 @@ class _Session:
         rows = await self._database.ask(self._queue.lease, self._lease, batch.id, room)
         self.is_full = len(rows) == room
         if rows:
-            self._hand.took(batch, len(rows))
+            self._hand.took(batch, len(rows), [row.deadline for row in rows if row.deadline != NO_DEADLINE])
             self._record.beat(self._hand.total)
-        await self.route([Item(row, await self._compiled(row.message), batch.priority) for row in rows])
+        items = [Item(row, await self._compiled(row.message), batch.priority) for row in rows]
+        special = any(item.message.conditional or item.message.is_composed for item in items)
+        await self.route(await self._wanted(items) if special else items)
         return len(rows)
+
+    async def _wanted(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Those of these that their recipients are to get, with their words; the others are skipped here and now."""
+        unwanted: dict[int, str] = {}
+        for message_id, of_message in _by_message(items).items():
+            composer = of_message[0].message
+            if composer.asks_events:
+                ids = [item.leased.id for item in of_message]
+                unwanted |= await self._database.ask(self._queue.unmet, ids, message_id)
+            if composer.is_composed:
+                words = await self._database.ask(self._queue.texts, [item.leased.id for item in of_message])
+                for item in of_message:
+                    item.words = words.get(item.leased.id)
+        wanted = []
+        for item in items:
+            if why := unwanted.get(item.leased.id):
+                self._end_unsent(item, DeliveryState.SKIPPED, why)
+            elif not item.message.conditional or self._fits(item):
+                wanted.append(item)
+        return wanted
+
+    def _fits(self, item: Item) -> bool:
+        """Whether the condition holds of the recipient; if not, the delivery has ended."""
+        try:
+            if item.message.wants(json.loads(item.leased.data)):
+                return True
+            self._end_unsent(item, DeliveryState.SKIPPED, NOT_WANTED)
+        except TemplateProblem as problem:
+            self._end_unsent(item, DeliveryState.DEAD, f"whether to send it cannot be told: {problem}")
+        return False
+
+    def _end_unsent(self, item: Item, end: DeliveryState, words: str) -> None:
+        if item.leased.pinned:  # an engine may have it from before, when it was wanted
+            end = DeliveryState.UNCERTAIN
+        self._unasked(item.leased, end, self._clock.now(), words=words[:MAX_WORDS])
+        self._record.ended(end)
 
     def _bounds(self) -> tuple[int, int]:
         """The least and the most to hold for one pool: enough for engines that take hundreds at once."""
@@ -289,6 +364,9 @@ class _Session:
             now = self._clock.now()
             due = await self._database.ask(self._queue.due, batch.id)
             if due is not None and max(due, await self._standing.able_at(batch.pool)) < now + HORIZON:
+                return True
+            words_due = await self._composing.due(batch.id)
+            if words_due is not None and words_due < now + HORIZON:
                 return True
         return False
 
@@ -324,11 +402,11 @@ class _Session:
                     if lane and engine_id not in self._closing:
                         lane.put(item)
                     else:
-                        self._settle(unanswered(item.leased, DeliveryState.WAITING, now, not_before=now + SOON))
+                        self._unasked(item.leased, DeliveryState.WAITING, now, not_before=now + SOON)
                 case Wait(until, reason):
-                    self._settle(unanswered(item.leased, DeliveryState.WAITING, now, not_before=until, words=reason))
+                    self._unasked(item.leased, DeliveryState.WAITING, now, not_before=until, words=reason)
                 case GiveUp(end, reason):
-                    self._settle(unanswered(item.leased, DeliveryState(end), now, words=reason))
+                    self._unasked(item.leased, DeliveryState(end), now, words=reason)
                     self._record.ended(end)
 
     def _pool_of(self, item: Item) -> PoolView:
@@ -380,15 +458,15 @@ class _Session:
         leased, now = item.leased, self._clock.now()
         if not item.candidate.in_time(now):
             # Its time has passed in the lane, where a slow limit keeps it for hours: routed anew, it is told what now.
-            self._settle(unanswered(leased, DeliveryState.READY, now))
+            self._unasked(leased, DeliveryState.READY, now)
             return False
         try:
             recipient = Mailbox(leased.address, leased.name)
-            item.envelope = item.message.envelope(leased.id, recipient, json.loads(leased.data), now)
+            item.envelope = item.message.envelope(
+                leased.id, recipient, json.loads(leased.data), now, leased.thread, item.words
+            )
         except TemplateProblem as problem:
-            end = DeliveryState(item.candidate.given_up(End.DEAD))
-            self._settle(unanswered(leased, end, now, words=f"cannot be rendered: {problem}"[:MAX_WORDS]))
-            self._record.ended(end)
+            self._end_unsent(item, DeliveryState.DEAD, f"cannot be rendered: {problem}")
             return False
         return True
 
@@ -399,16 +477,16 @@ class _Session:
         now = self._clock.now()
         known = {item.leased.id: item for item in items}
         for delivery_id, state, words in reasons:
-            self._settle(unanswered(known.pop(delivery_id).leased, DeliveryState(state), now, words=words))
+            self._unasked(known.pop(delivery_id).leased, DeliveryState(state), now, words=words)
             self._record.ended(state)
         for item in known.values():
-            self._hand.let_go(item.leased.batch)
+            self._hand.let_go(item.leased.batch, item.leased.deadline)
 
     def unmark(self, items: Sequence[Item]) -> None:
         """Marked, and certainly not handed over: ready again, and no attempt."""
         now = self._clock.now()
         for item in items:
-            self._settle(unanswered(item.leased, DeliveryState.READY, now))
+            self._unasked(item.leased, DeliveryState.READY, now)
 
     def conclude(self, item: Item, engine_id: int, outcome: Outcome, seconds: float) -> None:
         """What follows from an engine's answer, for the delivery and for the engine."""
@@ -427,7 +505,7 @@ class _Session:
             and self._standing.has_other(pool.id, engine_id, candidate.sender_domain, now),
             honours_keys=self._honours_keys(engine_id),
         )
-        self._settle(answered(item.leased, verdict, outcome, engine_id, seconds, now))
+        self._settle(item.leased, answered(item.leased, verdict, outcome, engine_id, seconds, now))
         self._record.attempt(item.leased, batch.reference, engine_id, outcome, seconds, verdict.end)
         self._standing.hear(engine_id, verdict, outcome)
 
@@ -435,12 +513,30 @@ class _Session:
         lane = self._lanes.get(engine_id)  # none while a lane whose engine is set up anew gets its last answers
         return lane is not None and lane.engine.honours_keys
 
-    def _settle(self, settlement: Settlement) -> None:
-        if self._hand.let_go(settlement.batch):
+    def _unasked(
+        self,
+        leased: Leased,
+        state: DeliveryState,
+        now: datetime,
+        *,
+        not_before: datetime | None = None,
+        words: str = "",
+    ) -> None:
+        self._settle(leased, unanswered(leased, state, now, not_before=not_before, words=words))
+
+    def _settle(self, leased: Leased, settlement: Settlement) -> None:
+        if self._hand.let_go(leased.batch, leased.deadline):
             self._idle.set()
             if not self._hand.total:
                 self._record.beat(0)
         self._ledger.settle(settlement)
+
+
+def _by_message(items: Sequence[Item]) -> dict[int, list[Item]]:
+    found: dict[int, list[Item]] = {}
+    for item in items:
+        found.setdefault(item.leased.message, []).append(item)
+    return found
 
 
 def _candidate(item: Item, now: datetime) -> Candidate:
@@ -449,7 +545,7 @@ def _candidate(item: Item, now: datetime) -> Candidate:
         item.message.domain,
         leased.attempts,
         leased.tried_at,
-        None if leased.deadline == NO_DEADLINE else leased.deadline,
+        None if leased.deadline == NO_DEADLINE or item.message.late else leased.deadline,
         leased.engine,
         leased.pinned,
     )

@@ -36,6 +36,7 @@ def answered(
         outcome.provider_id[:255],
         None if outcome.kind is Kind.ACCEPTED else Failure(engine_id, outcome, seconds),
         (leased.address, identity(leased.address)) if verdict.suppress else None,
+        end is End.ACCEPTED and now > leased.deadline,
     )
 
 

@@ -118,6 +118,15 @@ def workflow(
     return kept
 
 
+def add_step(to: Workflow, position: int, version: TemplateVersion | None = None, **settings: object) -> Step:
+    """One more step of a workflow."""
+    version = version or template(f"{to.slug}-step-{position}", subject=f"Step {position} for {{{{ name }}}}")
+    step = Step(workflow=to, position=position, template=version.template, **settings)
+    step.full_clean()
+    step.save()
+    return step
+
+
 def queued(of: Workflow, **options: object) -> Run:
     """A run that is worked on in this process."""
     return launch(of, trigger=Trigger.COMMAND, by="tester", here=True, **options)

@@ -51,11 +51,28 @@ def test_a_run_is_ready_with_a_delivery_for_everybody_and_all_that_it_needs_is_f
         "audience": "Letters-Friends",
         "template": {"slug": "letters-news", "name": "Letters-News", "version": 1},
         "step": 1,
+        "steps": [
+            {
+                "position": 1,
+                "template": {"slug": "letters-news", "name": "Letters-News", "version": 1},
+                "after": "",
+                "delay": "",
+                "condition": "",
+                "deadline_minutes": None,
+                "on_late": "expire",
+                "lead_seconds": None,
+                "composer": None,
+                "review": False,
+            }
+        ],
         "pool": "letters-pool",
         "priority": 3,
         "start": "checked",
         "time_limit_minutes": 90,
         "window": None,
+        "stops_on": ["replied", "bounced"],
+        "on_failed": "skip",
+        "gap_microseconds": 100,
         "on_uncertain": "hold",
         "on_render_error": "stop",
     }

@@ -147,7 +147,7 @@ class Command(BaseCommand):
             read = run.rows_read
             progress.update(preparing, completed=read, total=read, note="every recipient checked")
         wake_pumps()  # a cluster that is there may help
-        sending = progress.add_task("Sending", total=run.batch.total, note="")
+        sending = progress.add_task("Sending", total=run.batch.size, note="")
         interrupted = False
 
         def watch(pumping: Pump, database: Database) -> asyncio.Task[None]:
@@ -185,7 +185,7 @@ class Command(BaseCommand):
                 "run_id": run.pk,
                 "state": run.state,
                 "counts": counts,
-                "total": run.batch.total if run.batch else 0,
+                "total": run.batch.size if run.batch else 0,
                 "problems": run.problem_counts,
                 "error": run.error,
                 "seconds": round(seconds, 3),
@@ -245,7 +245,7 @@ class _Preparation:
 
 
 def _total(batch_id: int) -> int:
-    return Batch.objects.values_list("total", flat=True).get(pk=batch_id)
+    return Batch.objects.get(pk=batch_id).size
 
 
 def _update(progress: Progress, task: TaskID, ends: dict[str, int]) -> None:

@@ -1,0 +1,142 @@
+"""How the composers stand, as this worker knows: read from what the workers share, and at once from its own outcomes.
+
+As `delivery.worker.standing`, for engines that are in no pool. Two things are asked here that nobody asks of an engine
+that sends, for a composer has a stand-in, the template: whether a person switched it off, and whether it has been
+failing for so long that the template is better than more waiting.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.core.exceptions import ObjectDoesNotExist
+
+from delivery.clock import Clock
+from delivery.core.breaker import Breaker, State
+from delivery.core.condition import Health, News
+from delivery.core.dispatch import Verdict
+from delivery.core.envelope import Outcome
+from delivery.core.failover import EngineView
+from delivery.engine_desk import EngineDesk
+from delivery.worker.bell import Bell
+from delivery.worker.database import Database
+
+# A circuit whose cool-off has grown to this was opened again and again: with the usual 15 s, for some two minutes.
+FAILING = timedelta(minutes=2)
+
+
+@dataclass(frozen=True, slots=True)
+class ComposerView:
+    """A composer at one instant. `off` says in words why it will not compose until a person acts who meant it so, or
+    will hardly: then the template is used. A hold is no such thing: that is waited for."""
+
+    engine: EngineView
+    off: str = ""
+
+    def able_at(self, now: datetime) -> datetime | None:
+        """`now` when it may be asked, a later instant, or None when only a person can change that."""
+        return None if self.off else self.engine.able_at(now)
+
+
+class ComposerDesk(EngineDesk):
+    """The engine desk, asked about one composer."""
+
+    @classmethod
+    def beside(cls, desk: EngineDesk) -> "ComposerDesk":
+        """One that knows what that desk knows."""
+        return cls(desk._catalogue, desk._shared)
+
+    def composer(self, engine_id: int, now: datetime) -> ComposerView:
+        """How it is now."""
+        try:
+            setup = self._catalogue.engine(engine_id)
+        except ObjectDoesNotExist:
+            return ComposerView(EngineView(engine_id, Breaker(), enabled=False), "the composer is gone")
+        condition = self._shared.conditions([engine_id])[engine_id]
+        breaker = condition.breaker
+        if not setup.enabled:
+            return ComposerView(EngineView(engine_id, breaker, enabled=False), f"{setup.name} is switched off")
+        held_for_ever = setup.held and setup.held_until is None
+        pauses = [condition.paused_until, setup.held_until if setup.held else None]
+        paused_until = max(filter(None, pauses), default=None)
+        view = EngineView(engine_id, breaker, enabled=not held_for_ever, paused_until=paused_until)
+        if breaker.state is State.OPEN and breaker.cool_off >= FAILING and breaker.able_at(now) != now:
+            return ComposerView(view, f"{setup.name} keeps failing: {condition.last_error}")
+        return ComposerView(view)
+
+
+class ComposerStanding:
+    """The composers this worker has to do with."""
+
+    def __init__(self, database: Database, desk: ComposerDesk, clock: Clock) -> None:
+        self._database = database
+        self._desk = desk
+        self._clock = clock
+        self._views: dict[int, ComposerView] = {}
+        self._news: dict[int, list[News]] = defaultdict(list)
+        self._hears = Bell()
+        self._refusing: set[int] = set()  # said to stop or slow down; what the workers share does not say so yet
+        self._passed_on = Bell()
+
+    async def of(self, engine_id: int) -> ComposerView:
+        """How a composer is, as of the last look."""
+        if engine_id not in self._views:
+            await self.look_at(engine_id)
+        return self._views[engine_id]
+
+    def may_go(self, engine_id: int) -> bool:
+        """Whether it may be asked now, for a probe or for everything, as far as is known."""
+        now = self._clock.now()
+        return engine_id not in self._refusing and self._views[engine_id].able_at(now) == now
+
+    async def admit(self, engine_id: int) -> bool:
+        """Whether it may be asked for one text now. Of an open circuit this takes the probe."""
+        while engine_id in self._refusing:
+            self._passed_on.clear()
+            await self._passed_on.wait()
+        if not self.may_go(engine_id):
+            return False
+        if self._views[engine_id].engine.breaker.state is State.CLOSED:
+            return True
+        claimed = await self._database.ask(self._desk.claim_probe, engine_id)
+        await self.look_at(engine_id)
+        return claimed
+
+    def hear(self, engine_id: int, verdict: Verdict, outcome: Outcome) -> None:
+        """Takes in what an outcome says of its composer."""
+        if verdict.health is Health.GOOD and engine_id not in self._news:
+            breaker = self._views[engine_id].engine.breaker
+            if breaker.state is State.CLOSED and not breaker.faults:
+                return  # the usual case, which costs no write
+        if verdict.health in (Health.FATAL, Health.SLOW_DOWN):
+            self._refusing.add(engine_id)
+        words = f"{outcome.code} {outcome.text}".strip()
+        self._news[engine_id].append(News(verdict.health, words, verdict.pause))
+        self._hears.set()
+
+    async def fail(self, engine_id: int, words: str) -> None:
+        """Its settings cannot work. Of an open circuit that is what its probe has found."""
+        if self._views[engine_id].engine.breaker.state is not State.CLOSED:
+            await self._database.ask(self._desk.claim_probe, engine_id)
+        await self._database.ask(self._desk.record, engine_id, [News(Health.FATAL, words)])
+        await self.look_at(engine_id)
+
+    async def pass_on_for_ever(self) -> None:
+        """Writes the news, many in one go, and reads back what others made of it."""
+        while True:
+            await self._hears.wait()
+            self._hears.clear()
+            await self.pass_on()
+            self._refusing &= self._news.keys()
+            self._passed_on.set()
+
+    async def pass_on(self) -> None:
+        """Writes the news there is."""
+        for engine_id in list(self._news):
+            news = self._news.pop(engine_id)
+            await self._database.ask(self._desk.record, engine_id, news)
+            await self.look_at(engine_id)
+
+    async def look_at(self, engine_id: int) -> None:
+        """Reads how a composer is now."""
+        self._views[engine_id] = await self._database.ask(self._desk.composer, engine_id, self._clock.now())
