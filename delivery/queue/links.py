@@ -12,7 +12,7 @@ might lock does so in the order of their ids.
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from delivery.models.batch import FOLLOWED, BatchState
 from delivery.queue import tallies
 from delivery.queue.dialect import database_now, ids, instant, is_postgres, read_instant, table, values
 
+SOON = timedelta(seconds=1)  # in which workers look at the time by themselves
 BEYOND = 50_000  # ids that a batch's range is widened by at once: its row is touched as rarely
 NEVER = "the time that it is to go at never comes"
 PREDECESSOR = "predecessor"  # the code of what was skipped because of another delivery: it may come back
@@ -45,7 +46,8 @@ class Ended(NamedTuple):
 
 @dataclass(slots=True)
 class Consequences:
-    """What came of ends: changes of the tallies, how many deliveries ended with them, and how many may go now."""
+    """What came of ends: changes of the tallies, how many deliveries ended with them, and how many may go now or soon
+    and could not before."""
 
     changes: Counter[tuple[int, str]] = field(default_factory=Counter)
     skipped: int = 0
@@ -175,7 +177,7 @@ def _follow(batch_id: int, plan: _Plan, ended: Sequence[Ended], now: datetime, f
                 joined[follower.id][delivery_id] = end
                 continue
             rows.append(_next(delivery_id, plan.messages[message_id], follower, on, end, data, now))
-    over = _write(batch_id, plan, rows, found)
+    over = _write(batch_id, plan, rows, now, found)
     for message_id, predecessors in joined.items():
         over += _join(batch_id, plan, plan.messages[message_id], predecessors, now, found)
     return over
@@ -225,11 +227,13 @@ def _due(delivery_id: int, follower: _Message, since: datetime, data: str, now: 
     )
 
 
-def _write(batch_id: int, plan: _Plan, rows: Sequence[_Row], found: Consequences) -> list[Ended]:
+def _write(batch_id: int, plan: _Plan, rows: Sequence[_Row], now: datetime, found: Consequences) -> list[Ended]:
     """Makes these mails. One that was skipped because of its predecessor, and whose predecessor came to another end
     since, comes back."""
     if not rows:
         return []
+    soon = now + SOON
+    found.released += sum(1 for row in rows if row.not_before and row.not_before < soon and not row.pending)
     made = _insert(batch_id, rows)
     found.changes[batch_id, FOLLOWED] += len(made)
     if len(made) < len(rows):
@@ -442,12 +446,12 @@ def _lower(batch_id: int, fewer: Mapping[int, int], not_before: datetime, now: d
             f"settled_at = CASE WHEN {free} THEN NULL ELSE {D}.settled_at END, "
             f"code = CASE WHEN {free} THEN '' ELSE {D}.code END, "
             f"words = CASE WHEN {free} THEN '' ELSE {D}.words END "
-            f"FROM {source} WHERE {D}.id = v.id RETURNING {D}.id, {D}.state",
+            f"FROM {source} WHERE {D}.id = v.id RETURNING {D}.id, {D}.state, {D}.pending",
             [*earliest, instant(now), *earliest, instant(now), *earliest, *parameters],
         )
         after = cursor.fetchall()
-    found.released += sum(1 for i, state in after if state == _READY != before[i])
-    back = sum(1 for i, state in after if before[i] == _SKIPPED != state)
+    found.released += sum(1 for i, state, pending in after if pending <= 0 and state in (_READY, _WAITING))
+    back = sum(1 for i, state, _ in after if before[i] == _SKIPPED != state)
     found.changes[batch_id, _SKIPPED] -= back
 
 
@@ -507,7 +511,8 @@ def lower(batch_id: int, delivery_ids: Iterable[int], found: Consequences) -> No
 
 
 def satisfied(delivery_ids: Sequence[int], now: datetime) -> int:
-    """One thing less that each of these waits for. Part of the caller's transaction. Returns how many may go now."""
+    """One thing less that each of these waits for. Part of the caller's transaction. Returns how many wait for nothing
+    more but their time."""
     found = Consequences()
     for batch_id, some in _by_batch(delivery_ids).items():
         _lower(batch_id, dict.fromkeys(some, 1), now, now, found)

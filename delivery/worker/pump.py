@@ -131,6 +131,7 @@ class _Session:
         self._standing = Standing(around.database, around.desk, around.clock)
         self._batches: dict[int, BatchView] = {}
         self._messages: OrderedDict[int, Composer] = OrderedDict()
+        self._time = Bell()  # something waits for its time that did not before
         self._hand = Hand()
         self._record = Record(around.meter, around.clock)
         self.is_full = False
@@ -148,7 +149,7 @@ class _Session:
         self._lease = await self._database.ask(self._queue.acquire, self._around.name, term)
         self._lease_good_until = begun + term.total_seconds()
         self._composing = self._stage()
-        self._ledger = Ledger(self._database, self._queue, self._clock, self._lease, self._idle.set)
+        self._ledger = Ledger(self._database, self._queue, self._clock, self._lease, self._released)
         loop = asyncio.get_running_loop()
         work = loop.create_task(self._work())
         others = [
@@ -251,6 +252,10 @@ class _Session:
                 self._record.beat(self._hand.total)
                 await self._database.ask(self._around.meter.flush)
 
+    def _released(self) -> None:
+        self._idle.set()
+        self._time.set()
+
     async def _look_at_engines(self) -> None:
         self._looked_at = self._clock.monotonic()
         await self._standing.look_again()
@@ -258,11 +263,12 @@ class _Session:
     async def _keep_time(self) -> None:
         """Makes ready what waits, to the instant: some are to go just before their deadline."""
         while True:
+            self._time.clear()
             due = await self._database.ask(self._queue.next_due)
             now = self._clock.now()
             wait = REFRESH if due is None else min(REFRESH, (due - now).total_seconds())
-            if wait > 0:
-                await asyncio.sleep(wait)
+            if wait > 0 and await self._time.wait(wait):
+                continue  # something was released meanwhile, and may be due before
             if due is not None and due <= self._clock.now() and await self._database.ask(self._queue.promote):
                 if self._clock.monotonic() - self._looked_at > LOOK_AGAIN:
                     await self._look_at_engines()  # it may have waited for just what a person has changed meanwhile
@@ -284,6 +290,7 @@ class _Session:
                 await self._ledger.flushed()
                 await self._database.ask(self._queue.finish_cancelled)
                 return
+            self._idle.clear()  # before the look: what rings while it lasts may be what it has just missed
             leased = 0
             for batch in self._hand.in_turn(batches):
                 leased += await self._lease_and_route(batch)
@@ -293,7 +300,6 @@ class _Session:
                 nothing_held = not self._hand.total and not self._composing.in_hand
                 if self._until is Until.IDLE and nothing_held and not await self._anything_soon(batches):
                     return
-                self._idle.clear()
                 await self._idle.wait(LOOK_AGAIN)
 
     async def _lease_and_route(self, batch: BatchView) -> int:
