@@ -78,6 +78,10 @@ class ReviewList(ChangeList):
         rows = super().get_queryset(request, exclude_parameters)
         return rows.filter(state=CompositionState.REVIEW, delivery__state=DeliveryState.WAITING)
 
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        self.full_result_count = self.result_count  # equal, so that unfold does not offer to show all
+
 
 @admin.register(Composition)
 class CompositionAdmin(ModelAdmin):
@@ -105,7 +109,7 @@ class CompositionAdmin(ModelAdmin):
         "composer",
         "composed_at",
         "attempts",
-        "words",
+        "trouble",
         "data",
         "reviewed_by",
         "reviewed_at",
@@ -121,7 +125,7 @@ class CompositionAdmin(ModelAdmin):
         sets = [
             (None, {"fields": ("recipient", "batch_link", "subject", "deadline_or_none", "state_now")}),
             ("What will be sent", {"fields": ("text",)}),
-            ("How it was composed", {"fields": ("asked", "composer", "composed_at", "attempts", "words")}),
+            ("How it was composed", {"fields": ("asked", "composer", "composed_at", "attempts", "trouble")}),
             ("The recipient's data", {"fields": ("data",)}),
         ]
         if obj and obj.reviewed_at:
@@ -285,6 +289,10 @@ class CompositionAdmin(ModelAdmin):
     @display(description="Composer")
     def composer(self, composition: Composition) -> str:
         return Engine.objects.filter(pk=composition.engine_id).values_list("name", flat=True).first() or "gone"
+
+    @display(description="Last trouble")
+    def trouble(self, composition: Composition) -> str:
+        return composition.words or "none"
 
     @display(description="Data")
     def data(self, composition: Composition) -> SafeString:

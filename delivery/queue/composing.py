@@ -332,7 +332,7 @@ def _reviewed(
     now = database_now()
     with transaction.atomic():
         rows = Composition.objects.select_for_update().filter(pk__in=list(delivery_ids), state=_REVIEW)
-        found = sorted(rows.values_list("pk", flat=True))
+        found = list(rows.order_by("pk").values_list("pk", flat=True))  # locked in this order, by whoever locks several
         Composition.objects.filter(pk__in=found).update(state=state, reviewed_by=by[:150], reviewed_at=now, **fields)
         if found:
             follow(found, now)

@@ -23,6 +23,7 @@ from delivery.worker.database import Database
 
 # A circuit whose cool-off has grown to this was opened again and again: with the usual 15 s, for some two minutes.
 FAILING = timedelta(minutes=2)
+REFRESH = 1.0  # seconds between looks at a composer
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +74,15 @@ class ComposerStanding:
         self._desk = desk
         self._clock = clock
         self._views: dict[int, ComposerView] = {}
+        self._looked_at: dict[int, float] = {}
         self._news: dict[int, list[News]] = defaultdict(list)
         self._hears = Bell()
         self._refusing: set[int] = set()  # said to stop or slow down; what the workers share does not say so yet
         self._passed_on = Bell()
 
     async def of(self, engine_id: int) -> ComposerView:
-        """How a composer is, as of the last look."""
-        if engine_id not in self._views:
+        """How a composer is, as of a look that is not long ago."""
+        if self._clock.monotonic() - self._looked_at.get(engine_id, float("-inf")) >= REFRESH:
             await self.look_at(engine_id)
         return self._views[engine_id]
 
@@ -139,4 +141,6 @@ class ComposerStanding:
 
     async def look_at(self, engine_id: int) -> None:
         """Reads how a composer is now."""
+        begun = self._clock.monotonic()
         self._views[engine_id] = await self._database.ask(self._desk.composer, engine_id, self._clock.now())
+        self._looked_at[engine_id] = begun

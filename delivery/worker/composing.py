@@ -29,7 +29,7 @@ from delivery.templating import Budget, Limits, TemplateProblem
 from delivery.templating.part import Part
 from delivery.templating.sandbox import PLAIN
 from delivery.worker.bell import Bell
-from delivery.worker.composer_standing import ComposerDesk, ComposerStanding
+from delivery.worker.composer_standing import REFRESH, ComposerDesk, ComposerStanding
 from delivery.worker.composing_line import Job, Line
 from delivery.worker.database import Database
 from delivery.worker.tokens import Tokens
@@ -37,7 +37,6 @@ from delivery.worker.tokens import Tokens
 logger = logging.getLogger(__name__)
 
 LOOK_AGAIN = 0.25  # seconds between looks for what is wanted
-REFRESH = 1.0  # seconds between looks at composers, limits and what others left behind
 GATHER = 0.01  # seconds that a result waits for its neighbours
 RESERVE = timedelta(seconds=0.5)  # before the deadline, for the mail itself
 A_MOMENT = timedelta(seconds=LOOK_AGAIN)
@@ -182,7 +181,7 @@ class Composing:
             async with self._looking:
                 if not self._stopped:
                     await self._look()
-            await self._news.wait(LOOK_AGAIN)
+            await self._news.wait(LOOK_AGAIN if self._sources or self._hand else REFRESH)
 
     async def _look(self) -> None:
         if self._clock.monotonic() - self._refreshed_at >= REFRESH:
@@ -201,17 +200,15 @@ class Composing:
         await self._database.ask(self._work.take_back)
         await self._database.ask(self._work.lapse)
         for engine_id, line in list(self._lines.items()):
-            await self._standing.look_at(engine_id)
             if (await self._standing.of(engine_id)).off:
-                continue  # it may be gone
+                self._retire(self._lines.pop(engine_id))  # what waits here for a token is given the template
+                continue
             await self._database.ask(self._desk.recover, engine_id)
             limits = await self._database.ask(self._desk.limits, engine_id, self._clock.now())
             if limits.version == line.version:
                 line.tokens.obey({**limits.messages, **limits.calls})
             else:
                 self._retire(self._lines.pop(engine_id))
-        for engine_id in {source.engine for source in self._sources} - self._lines.keys():
-            await self._standing.look_at(engine_id)
 
     def _retire(self, line: Line) -> None:
         """What has begun there comes to its end; the rest goes the new way."""
@@ -320,9 +317,7 @@ class Composing:
 
     async def work_on(self, line: Line, job: Job) -> None:
         """Composes one text, if it still may, and says what came of it."""
-        if not self._standing.may_go(line.engine_id):
-            self._wait_for_composer(job)
-        elif not await self._token(line, job):
+        if not await self._token(line, job):
             if line.stopped:
                 self._put_back([job])
             else:
