@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from campaigns.audiences import json_increment
 from campaigns.audiences.json_increment import COMPARABLE, MAX_TIES, Bookmark, Reading, Since, TooManyTies
-from campaigns.audiences.json_mapping import Mapped, parse_mapping
+from campaigns.audiences.json_mapping import Mapped, Worded, parse_mapping
 from campaigns.audiences.json_path import MISSING, find, nested_deeper, parse_path
 from campaigns.audiences.json_types import LARGEST, Type, Unfit, fit, moment
-from campaigns.audiences.rows import BadRow
+from campaigns.audiences.rows import BadRow, Reason
 from tests.campaigns.list_api import api, source
 from tests.delivery.http_server import answer
 
@@ -193,6 +193,61 @@ def test_a_mapping_is_lines_of_name_path_and_type():
         Mapped("x", ("a = b : c", "d"), '["a = b : c"].d', Type.LIST, True),
         Mapped("all", (), "$", Type.JSON),
     )
+
+
+def test_a_text_in_quotes_has_values_of_the_item_where_paths_stand_in_braces():
+    text = 'email = "case-{id}@replies.example"\nwhose = "{list[0].name} & {list[1]}"\ncolour = "light = blue: #add"'
+    item = {"id": 17, "list": [{"name": "Zoë"}, 1.5]}
+
+    email, whose, colour = parse_mapping(text)
+
+    assert email == Worded(
+        "email", '"case-{id}@replies.example"', ("case-", (("id",), "id"), "@replies.example"), Type.TEXT
+    )
+    assert [field.of(item) for field in (email, whose, colour)] == [
+        "case-17@replies.example",
+        "Zoë & 1.5",
+        "light = blue: #add",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("item", "problem"),
+    [
+        ({}, "There is nothing at id, of which the field 'email' is made."),
+        ({"id": None}, "There is nothing at id, of which the field 'email' is made."),
+        ({"id": ""}, "There is nothing at id, of which the field 'email' is made."),
+        ({"id": [1]}, "The field 'email' (id) holds a list, which is no text."),
+        ({"id": True}, "The field 'email' (id) holds true, which is no text."),
+    ],
+)
+def test_a_text_with_a_hole_in_it_is_none(item, problem):
+    (email,) = parse_mapping('email = "case-{id}@replies.example"')
+
+    with pytest.raises(Unfit) as caught:
+        email.of(item)
+
+    assert str(caught.value) == problem
+
+
+@pytest.mark.parametrize("source", ['"', '""', '"a', '"a" b', '"a" : integer', '"a"b"', '"{a"', '"a}"', '"{{a}}"'])
+def test_what_is_no_text_in_quotes_is_refused_with_a_good_one(source):
+    with pytest.raises(ValueError, match=r"^Line 1: .* is no text: .*such as \"case-\{id\}@replies\.example\"\.$"):
+        parse_mapping(f"email = {source}")
+
+
+def test_a_path_in_a_text_is_judged_as_every_path_is():
+    with pytest.raises(ValueError, match=r"^Line 1: “a b” is no path: "):
+        parse_mapping('email = "{a b}@replies.example"')
+
+
+def test_an_address_made_of_an_id_makes_a_recipient_of_each_item():
+    items = [{"id": 1}, {"id": "2"}, {"id": None}, {"id": "not one"}]
+    with api(lambda request: answer(200, items)) as server:
+        rows = list(source(server.url, fields='email = "case-{id}@replies.example"').rows())
+
+    assert [row.address for row in rows[:2]] == ["case-1@replies.example", "case-2@replies.example"]
+    assert [row.reason for row in rows[2:]] == [Reason.WRONG_VALUE, Reason.IMPOSSIBLE_ADDRESS]
 
 
 @CALM
