@@ -13,6 +13,9 @@ NO_CONNECTION = "There is none: set OUTREACH_AUDIENCE_DATABASES in the environme
 class AudienceForm(HttpFields, forms.ModelForm):
     """Offers the configured connections, and asks for a file where one is needed and none is there."""
 
+    class Meta:
+        labels = {"key_field": "Id", "depends_field": "Depends on", "deadline_field": "Deadline"}
+
     file = forms.FileField(label="CSV file", required=False, widget=UnfoldAdminFileFieldWidget)
 
     def __init__(self, *args: object, **kwargs: object) -> None:

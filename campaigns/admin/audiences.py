@@ -20,6 +20,13 @@ from campaigns.audiences.stored import store_upload
 from campaigns.models import Audience, AudienceBookmark, AudienceKind
 from delivery.admin.redirects import go_to
 
+LINKS = ("key_field", "depends_field", "deadline_field")
+LINKS_TITLE = "Who waits for whom, and until when"
+ABOUT_LINKS = (
+    "For recipients that depend on each other, or have deadlines of their own: in which fields that is said. The "
+    "sample below shows what is read from them. Empty: everybody gets the mail as soon as may be."
+)
+
 
 @admin.register(Audience)
 class AudienceAdmin(ModelAdmin):
@@ -52,6 +59,7 @@ class AudienceAdmin(ModelAdmin):
                 )
             },
         ),
+        (LINKS_TITLE, {"fields": LINKS, "description": ABOUT_LINKS, "classes": ["collapse"]}),
     )
     actions_detail = ("read_from_the_beginning",)
     conditional_fields = {
@@ -68,7 +76,7 @@ class AudienceAdmin(ModelAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Audience | None = None) -> list:
         if obj is None or self.has_change_permission(request, obj):
-            given = [*super().get_fieldsets(request, obj)]
+            given = [_open_if_used(each, obj) for each in super().get_fieldsets(request, obj)]
             return [*given, ("Only what is new", {"fields": ("read_up_to",)})] if _is_incremental(obj) else given
         # Other names than the form's: unfold would ask the form, which who may only look has not, what to hide.
         return [(None, {"fields": ("name", "slug", "kind_label", "comes_from", "shown_settings", "read_up_to")})]
@@ -120,7 +128,7 @@ class AudienceAdmin(ModelAdmin):
 
     @display(description="Settings")
     def shown_settings(self, audience: Audience) -> str:
-        names = ("query", "address_field", "name_field", "delimiter", "encoding")
+        names = ("query", "address_field", "name_field", *LINKS, "delimiter", "encoding")
         given = {audience._meta.get_field(name).verbose_name: getattr(audience, name) for name in names}
         given |= audience.options if audience.kind == AudienceKind.HTTP else {}
         return "\n".join(f"{name}: {value}" for name, value in given.items() if value) or "none"
@@ -164,3 +172,11 @@ class AudienceAdmin(ModelAdmin):
 
 def _is_incremental(audience: Audience | None) -> bool:
     return audience is not None and audience.kind == AudienceKind.HTTP and bool(audience.options.get("since_path"))
+
+
+def _open_if_used(fieldset: tuple, audience: Audience | None) -> tuple:
+    """The fields of dependencies and deadlines are folded away where there are none."""
+    title, options = fieldset
+    if title != LINKS_TITLE or audience is None or not any(getattr(audience, name) for name in LINKS):
+        return fieldset
+    return title, options | {"classes": []}

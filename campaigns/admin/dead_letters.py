@@ -73,6 +73,10 @@ admin.site.unregister(Delivery)
 class ReplayableDeliveryAdmin(MaySend, DeliveryAdmin):
     actions = ("replay_selected", "arrived")
 
+    def has_record_permission(self, request: HttpRequest, object_id: object = None) -> bool:
+        """Who may send may also say what came of it."""
+        return self.has_send_permission(request) or super().has_record_permission(request, object_id)
+
     @admin.action(description="Replay selected", permissions=["send"])
     def replay_selected(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> HttpResponse | None:
         def replay(run: Run, ids: list[int], answers: dict[str, object]) -> int:

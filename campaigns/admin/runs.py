@@ -16,6 +16,7 @@ from unfold.enums import ActionVariant
 from campaigns import control
 from campaigns.admin.accounting import accounting_of
 from campaigns.admin.dialogs import MaySend, ReasonForm, RetryForm, done
+from campaigns.admin.step_accounting import asides_of, has_steps, is_small, steps_of
 from campaigns.models import Run, RunProblem, RunState
 from campaigns.replay import FAILED, may_replay, replay_run
 from campaigns.transitions import legal_moves
@@ -85,7 +86,8 @@ class RunAdmin(MaySend, ReadOnly, ModelAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         live = path("<int:pk>/progress/", self.admin_site.admin_view(self.progress_view), name="campaigns_run_progress")
-        return [live, *super().get_urls()]
+        steps = path("<int:pk>/steps/", self.admin_site.admin_view(self.steps_view), name="campaigns_run_steps")
+        return [live, steps, *super().get_urls()]
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict | None = None
@@ -104,6 +106,15 @@ class RunAdmin(MaySend, ReadOnly, ModelAdmin):
         if request.GET.get("state") not in (None, run.state):
             response["HX-Refresh"] = "true"
         return response
+
+    def steps_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """The steps of a large run, whose mails take a moment to count: the page does not wait for it."""
+        run = get_object_or_404(Run.objects.select_related("batch"), pk=pk)
+        if not self.has_view_permission(request, run):
+            raise PermissionDenied
+        if not has_steps(run) or is_small(run):
+            return HttpResponse()
+        return render(request, "admin/campaigns/run/steps.html", {"steps": steps_of(run), "steps_kept": True})
 
     # ---- what a person may do ----
 
@@ -190,7 +201,17 @@ class RunAdmin(MaySend, ReadOnly, ModelAdmin):
 
 
 def _progress_of(run: Run) -> dict[str, object]:
-    return {"run": run, "accounting": accounting_of(run), "rows_read": f"{run.rows_read:,}"}
+    shown = has_steps(run)
+    small = shown and is_small(run)
+    return {
+        "run": run,
+        "accounting": accounting_of(run),
+        "rows_read": f"{run.rows_read:,}",
+        "asides": asides_of(run),
+        "steps": steps_of(run) if small else None,
+        # One that goes on may become large while somebody looks.
+        "steps_apart": shown and not (small and run.is_over),
+    }
 
 
 def _page_of(run: Run) -> dict[str, object]:

@@ -1,23 +1,31 @@
 """Workflows: set up here, and started here."""
 
 from django import forms
-from django.contrib import admin
-from django.db.models import OuterRef, QuerySet, Subquery
+from django.contrib import admin, messages
+from django.db.models import ForeignKey, OuterRef, QuerySet, Subquery
+from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin, StackedInline
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
 from campaigns.admin.dialogs import MaySend, TestRunForm, done
 from campaigns.admin.runs import STATE_COLOURS
+from campaigns.admin.step_form import StepForm, StepFormSet
+from campaigns.admin.step_words import steps_in_words
 from campaigns.admin.window_words import window_in_words
+from campaigns.admin.zone_warning import zone_warning
 from campaigns.launch import launch
 from campaigns.models import Run, RunState, Step, Trigger, Workflow
+from delivery.engines import KINDS
+from delivery.models import Engine
 
+NAMES = ("name", "slug")
 WINDOW_FIELDS = (
     "window_hours",
     "window_zone",
@@ -27,6 +35,10 @@ WINDOW_FIELDS = (
     "holiday_subdivision",
     "closed_dates",
 )
+
+
+# What a form that leaves them out means by that: they came later than many a script that fills it in.
+USUAL = ("on_failed", "gap_microseconds")
 
 
 class WorkflowForm(forms.ModelForm):
@@ -39,6 +51,10 @@ class WorkflowForm(forms.ModelForm):
             "unsubscribe": "Unsubscribe link",
             "on_uncertain": "When an answer got lost",
             "on_render_error": "When a mail cannot be made",
+            "stop_on_reply": "Stop at a reply",
+            "stop_on_bounce": "Stop at a bounce",
+            "on_failed": "When one failed that others depend on",
+            "gap_microseconds": "Gap (microseconds)",
             "window_hours": "Hours",
             "window_zone": "Time zone",
             "window_per_recipient": "In the recipient's time zone",
@@ -48,22 +64,52 @@ class WorkflowForm(forms.ModelForm):
             "closed_dates": "Closed dates",
         }
 
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        for name in USUAL:
+            if name in self.fields:  # who may only look has no fields
+                self.fields[name].required = False
+
+    def clean(self) -> dict[str, object]:
+        cleaned = super().clean()
+        for name in USUAL:
+            if cleaned.get(name) in ("", None) and name not in self.errors:
+                cleaned[name] = Workflow._meta.get_field(name).default
+        return cleaned
+
 
 class StepInline(StackedInline):
-    """The one message that a workflow has for now."""
+    """What is sent, in order. A workflow of one step shows its template, and the rest on demand."""
 
     model = Step
-    verbose_name = "message"
-    verbose_name_plural = "message"
-    fields = ("template",)
+    form = StepForm
+    formset = StepFormSet
+    verbose_name = "step"
+    verbose_name_plural = "steps: what is sent, and when"
     autocomplete_fields = ("template",)
-    min_num = max_num = 1
+    min_num = 1
     extra = 0
-    can_delete = False
-    hide_title = True
+    # The script opens what a step makes use of.
+    fieldsets = (
+        (None, {"fields": ("position", "template")}),
+        ("When it goes, and to whom", {"fields": ("after", "delay", "condition", "thread"), "classes": ["collapse"]}),
+        ("Deadline", {"fields": ("deadline_minutes", "on_late", "lead_seconds"), "classes": ["collapse"]}),
+        ("Composed text", {"fields": ("composer", "prompt", "review"), "classes": ["collapse"]}),
+    )
 
-    def get_formset(self, request: HttpRequest, obj: Workflow | None = None, **kwargs: object) -> type:
-        return super().get_formset(request, obj, **{"validate_min": True, **kwargs})
+    class Media:
+        js = ("outreach/steps.js",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet:
+        return super().get_queryset(request).select_related("template", "composer")
+
+    def formfield_for_foreignkey(
+        self, db_field: ForeignKey, request: HttpRequest, **kwargs: object
+    ) -> forms.ModelChoiceField:
+        if db_field.name == "composer":
+            kwargs["queryset"] = Engine.objects.filter(kind__in=[k.slug for k in KINDS.values() if k.composes])
+            kwargs["empty_label"] = "nobody: the template's text"
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
 
 @admin.register(Workflow)
@@ -80,15 +126,16 @@ class WorkflowAdmin(MaySend, ModelAdmin):
     inlines = (StepInline,)
     actions_detail = ("test_run", "run_now")
     change_form_outer_after_template = "admin/campaigns/workflow/schedules.html"
-    readonly_fields = ("window_now",)
+    readonly_fields = ("window_now", "steps_now")
     fieldsets = (
-        (None, {"fields": ("name", "slug")}),
+        (None, {"fields": NAMES}),
         ("Who gets it, and through what", {"fields": ("audience", "pool")}),
         ("From whom", {"fields": ("from_name", "from_address", "reply_to", "return_path")}),
         ("Unsubscribing", {"fields": ("unsubscribe",)}),
-        ("Order and time", {"fields": ("priority", "start", "time_limit_minutes")}),
+        ("Order and time", {"fields": ("priority", "start", "time_limit_minutes", "gap_microseconds")}),
         ("When mails may go out", {"fields": WINDOW_FIELDS}),
-        ("When something goes wrong", {"fields": ("on_uncertain", "on_render_error")}),
+        ("Who gets no more of a run", {"fields": ("stop_on_reply", "stop_on_bounce")}),
+        ("When something goes wrong", {"fields": ("on_uncertain", "on_render_error", "on_failed")}),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:
@@ -105,12 +152,26 @@ class WorkflowAdmin(MaySend, ModelAdmin):
         )
 
     def get_fieldsets(self, request: HttpRequest, obj: Workflow | None = None) -> list:
-        """What a window comes to is said once there is one that was saved."""
+        """What steps and window come to is said once there are some that were saved."""
         shown = super().get_fieldsets(request, obj)
         if obj is None:
             return shown
-        fields = {"fields": (*WINDOW_FIELDS, "window_now")}
-        return [(title, fields if options["fields"] == WINDOW_FIELDS else options) for title, options in shown]
+        more = {NAMES: "steps_now", WINDOW_FIELDS: "window_now"}
+        return [
+            (title, options | {"fields": (*options["fields"], *filter(None, [more.get(options["fields"])]))})
+            for title, options in shown
+        ]
+
+    def save_related(self, request: HttpRequest, form: ModelForm, formsets: list, change: bool) -> None:
+        super().save_related(request, form, formsets, change)
+        if warning := zone_warning(form.instance):
+            messages.warning(request, warning)
+
+    @display(description="In words")
+    def steps_now(self, workflow: Workflow) -> SafeString:
+        steps = list(workflow.steps.select_related("template", "composer"))
+        lines = steps_in_words(steps, workflow.stops_on, workflow.audience.deadline_field)
+        return format_html_join(SafeString("<br>"), "{}", ([line] for line in lines))
 
     @display(description="As it is saved")
     def window_now(self, workflow: Workflow) -> str:

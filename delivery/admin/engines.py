@@ -35,6 +35,10 @@ ABOUT_THE_CIRCUIT = (
     "An engine that is down or refuses the login fails one mail after the other. Then its circuit opens: nothing goes "
     "through it, and other engines of its pools take over. A recipient's fault never counts here."
 )
+ABOUT_A_COMPOSERS_CIRCUIT = (
+    "A composer that is down or refuses the key fails one text after the other. Then its circuit opens: it is not "
+    "asked, and the mails wait for their texts; when that lasts, they go with the text of their template."
+)
 ABOUT_THE_WARMUP = (
     "Receivers distrust a sender that begins with much. A warm-up allows few mails in 24 hours on the first day and "
     "more on each day after it, beside the limits below. Empty: there is none."
@@ -89,16 +93,16 @@ class EngineAdmin(ShowsConditions, ModelAdmin):
         return super().add_view(request, form_url, extra_context)
 
     def _choose_kind(self, request: HttpRequest) -> HttpResponse:
-        offered = []
+        offered = {"Sends mails": [], "Writes mails": []}
         for kind in KINDS.values():
             query = request.GET.copy()
             query["kind"] = kind.slug
-            offered.append((f"?{query.urlencode()}", kind))
+            offered["Writes mails" if kind.composes else "Sends mails"].append((f"?{query.urlencode()}", kind))
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
             "title": "Add engine: which kind?",
-            "kinds": offered,
+            "kinds": offered.items(),
             "is_popup": "_popup" in request.GET,
         }
         return TemplateResponse(request, "admin/delivery/engine/choose_kind.html", context)
@@ -126,13 +130,17 @@ class EngineAdmin(ShowsConditions, ModelAdmin):
             sets.append(("Settings", {"fields": settings}))
         if secrets:
             sets.append(("Credentials", {"fields": secrets, "description": KEPT_ENCRYPTED}))
-        sets.append(("Who may send through it", {"fields": ["sender_domains"]}))
+        composes = kind is not None and kind.composes
+        if not composes:
+            sets.append(("Who may send through it", {"fields": ["sender_domains"]}))
         circuit = ["fault_threshold", "cool_off_seconds"]
-        sets.append(("Circuit breaker", {"fields": circuit, "description": ABOUT_THE_CIRCUIT}))
-        warmup = ["warmup_from", "warmup_caps", "warmup_growth", "warmup_target"]
-        if obj:
-            warmup.insert(0, "warmup_now")
-        sets.append(("Warm-up", {"fields": warmup, "description": ABOUT_THE_WARMUP}))
+        about = ABOUT_A_COMPOSERS_CIRCUIT if composes else ABOUT_THE_CIRCUIT
+        sets.append(("Circuit breaker", {"fields": circuit, "description": about}))
+        if not composes:
+            warmup = ["warmup_from", "warmup_caps", "warmup_growth", "warmup_target"]
+            if obj:
+                warmup.insert(0, "warmup_now")
+            sets.append(("Warm-up", {"fields": warmup, "description": ABOUT_THE_WARMUP}))
         if obj:
             sets.append(("History", {"fields": ["history"]}))
         return sets
@@ -266,7 +274,10 @@ class EngineAdmin(ShowsConditions, ModelAdmin):
 
     @display(description="Kind")
     def kind_label(self, engine: Engine) -> str:
-        return KINDS[engine.kind].label if engine.kind in KINDS else f"{engine.kind} (unknown)"
+        if engine.kind not in KINDS:
+            return f"{engine.kind} (unknown)"
+        kind = KINDS[engine.kind]
+        return f"{kind.label} (writes mails)" if kind.composes else kind.label
 
     @display(description="Settings")
     def plain_options(self, engine: Engine) -> str:

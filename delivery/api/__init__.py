@@ -3,9 +3,11 @@ answer."""
 
 from rest_framework.routers import SimpleRouter
 
+from delivery.api.deliveries import DeliveryViewSet
 from delivery.api.engines import EngineViewSet
 
 router = SimpleRouter()
 router.register("engines", EngineViewSet, basename="engine")
+router.register("deliveries", DeliveryViewSet, basename="delivery")
 
 __all__ = ["router"]
