@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 MANAGE := $(BIN)/python manage.py
 
-.PHONY: demo test test-sqlite test-postgres run bench bench-cluster bench-http bench-limits bench-simulate lint format lock env clean
+.PHONY: demo test test-sqlite test-postgres run bench bench-cluster bench-http bench-limits bench-sequence bench-simulate lint format lock env clean
 
 demo: .venv/.runtime env
 	@$(MANAGE) migrate --verbosity 0
@@ -37,6 +37,9 @@ bench-http: .venv/.dev env
 
 bench-limits: .venv/.dev env
 	$(BIN)/python -m tests.benchmarks.limits
+
+bench-sequence: .venv/.dev env
+	$(BIN)/python -m tests.benchmarks.sequence
 
 bench-simulate: .venv/.dev env
 	$(BIN)/python -m tests.benchmarks.simulation

@@ -31,6 +31,7 @@ class BatchView:
     growing: bool = False
     reference: str = ""
     deadline: datetime = NO_DEADLINE
+    linked: bool = False  # deliveries of it follow others, or wait for them
 
 
 def open_batches(only: int | None = None) -> list[BatchView]:
@@ -42,10 +43,17 @@ def open_batches(only: int | None = None) -> list[BatchView]:
     ready = Delivery.objects.filter(batch=OuterRef("pk"), state=DeliveryState.READY)
     first = Subquery(ready.order_by("deadline", "priority", "pk").values("deadline")[:1])
     fields = rows.annotate(first=first).values_list(
-        "id", "pool_id", "priority", "scope", "uncertain_policy", "growing", "reference", "deadline", "first"
-    )
+        "id", "pool_id", "priority", "scope", "uncertain_policy", "growing", "reference",
+        "deadline", "first", "sequenced", "ordered",
+    )  # fmt: skip
     return [
-        BatchView(*row[:4], UncertainPolicy(row[4]), *row[5:7], min(row[7] or NO_DEADLINE, row[8] or NO_DEADLINE))
+        BatchView(
+            *row[:4],
+            UncertainPolicy(row[4]),
+            *row[5:7],
+            min(row[7] or NO_DEADLINE, row[8] or NO_DEADLINE),
+            any(row[9:]),
+        )
         for row in fields
     ]
 

@@ -161,9 +161,17 @@ class Filler:
             return {(identity, key): delivery_id for identity, key, delivery_id in cursor.fetchall()}
 
     def _write_dependencies(self, deliveries: Mapping[Name, NewDelivery], written: Mapping[Name, int]) -> None:
-        Dependency.objects.bulk_create(
-            Dependency(batch_id=self._batch, delivery_id=written[name], on_key=on_key)
+        edges = [
+            (written[name], on_key)
             for name, delivery in deliveries.items()
-            if name in written
+            if delivery.after and name in written
             for on_key in delivery.after
-        )
+        ]
+        if edges:
+            source, parameters = values("v", {"delivery": int, "on_key": str}, edges)
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    f"INSERT INTO {table(Dependency)} (batch_id, delivery_id, on_key) "
+                    f"SELECT %s, v.delivery, v.on_key FROM {source}",
+                    [self._batch, *parameters],
+                )

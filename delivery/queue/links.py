@@ -25,6 +25,9 @@ from delivery.models.batch import FOLLOWED, BatchState
 from delivery.queue import tallies
 from delivery.queue.dialect import database_now, ids, instant, is_postgres, read_instant, table, values
 
+# So long it takes at least from the end of one delivery to the hand-over of the next: lease and mark are written in
+# between, and marks gather for ten milliseconds.
+SURE_GAP = timedelta(milliseconds=5)
 SOON = timedelta(seconds=1)  # in which workers look at the time by themselves
 BEYOND = 50_000  # ids that a batch's range is widened by at once: its row is touched as rarely
 NEVER = "the time that it is to go at never comes"
@@ -37,11 +40,12 @@ D = table(Delivery)
 
 
 class Ended(NamedTuple):
-    """A delivery that has just come to an end of this name."""
+    """A delivery that has just come to an end of this name. `message`: 0 where it would have to be looked up."""
 
     id: int
     batch: int
     state: str
+    message: int = 0
 
 
 @dataclass(slots=True)
@@ -81,10 +85,9 @@ class _Plan(NamedTuple):
     needs_data: bool
 
 
-class _Row(NamedTuple):
-    """A delivery to be made, or changed, because of the one with this `id`."""
+class _Fate(NamedTuple):
+    """What becomes of deliveries of a message: many that end together make others of the same fate."""
 
-    id: int
     message: int
     state: str
     not_before: datetime | None
@@ -97,8 +100,7 @@ class _Row(NamedTuple):
     thread: int  # 0: none, 1: that of its predecessor, 2: that and its predecessor
 
 
-_COLUMNS = {
-    "id": int,
+_FATE_COLUMNS = {
     "message": int,
     "state": str,
     "not_before": datetime,
@@ -109,7 +111,9 @@ _COLUMNS = {
     "code": str,
     "settled_at": datetime,
     "thread": int,
-}  # of _Row, in order
+}  # of _Fate, in order
+
+_Row = tuple[int, _Fate]  # a delivery that is to be made because of the one with this id, or the one that is changed
 
 
 def consequences(ended: Iterable[Ended], *, done_too: bool = False) -> Consequences:
@@ -167,53 +171,59 @@ def _plan(batch_id: int, reference: str) -> _Plan:
 
 def _follow(batch_id: int, plan: _Plan, ended: Sequence[Ended], now: datetime, found: Consequences) -> list[Ended]:
     """Makes the next mails to the recipients of those that ended. Returns which of them have ended at once."""
-    states = {each.id: each.state for each in ended}
     rows: list[_Row] = []
+    fates: dict[tuple[int, int, str, str], _Fate] = {}
     joined: dict[int, dict[int, str]] = defaultdict(dict)
-    for delivery_id, message_id, data in _messages_of(states, plan.needs_data):
-        end = states[delivery_id]
+    for delivery_id, message_id, end, data in _described(ended, plan.needs_data):
         for follower, on in plan.followers.get(message_id, ()):
             if len(follower.rules.after) > 1:
                 joined[follower.id][delivery_id] = end
                 continue
-            rows.append(_next(delivery_id, plan.messages[message_id], follower, on, end, data, now))
+            case = message_id, follower.id, end, data
+            fate = fates.get(case)
+            if fate is None:
+                fate = fates[case] = _next(plan.messages[message_id], follower, on, end, data, now)
+            rows.append((delivery_id, fate))
     over = _write(batch_id, plan, rows, now, found)
     for message_id, predecessors in joined.items():
         over += _join(batch_id, plan, plan.messages[message_id], predecessors, now, found)
     return over
 
 
-def _messages_of(delivery_ids: Iterable[int], with_data: bool) -> list[tuple[int, int, str]]:
-    condition, parameters = ids("id", delivery_ids)
+def _described(ended: Sequence[Ended], with_data: bool) -> Iterable[tuple[int, int, str, str]]:
+    """Of each: id, message, end, and the recipient's data if they matter."""
+    if not with_data and all(each.message for each in ended):
+        return ((each.id, each.message, each.state, "{}") for each in ended)
+    ends = {each.id: each.state for each in ended}
+    condition, parameters = ids("id", ends)
     data = "data" if with_data else "'{}'"
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT id, message_id, {data} FROM {D} WHERE {condition} ORDER BY id", parameters)
-        return cursor.fetchall()
+        return [(i, message_id, ends[i], text) for i, message_id, text in cursor.fetchall()]
 
 
-def _next(delivery_id: int, before: _Message, follower: _Message, on: On, end: str, data: str, now: datetime) -> _Row:
-    """The mail of `follower` after one of `before` that ended now."""
+def _next(before: _Message, follower: _Message, on: On, end: str, data: str, now: datetime) -> _Fate:
+    """What becomes of the mail of `follower` after one of `before` that ended now."""
     if on.fulfilled_by(end) is False:
-        return _unwanted(delivery_id, before, follower, end, now)
-    return _due(delivery_id, follower, now, data, now, thread=2 if end == _ACCEPTED else 1)
+        return _unwanted(before, follower, end, now)
+    return _due(follower, now, data, now, thread=2 if end == _ACCEPTED else 1)
 
 
-def _unwanted(delivery_id: int, before: _Message, follower: _Message, end: str, now: datetime) -> _Row:
+def _unwanted(before: _Message, follower: _Message, end: str, now: datetime) -> _Fate:
     words = f"message {before.position} to this recipient ended as {_LABELS[end]}"
-    return _Row(delivery_id, follower.id, _SKIPPED, None, NO_DEADLINE, 0, 0, words, PREDECESSOR, now, 0)
+    return _Fate(follower.id, _SKIPPED, None, NO_DEADLINE, 0, 0, words, PREDECESSOR, now, 0)
 
 
-def _due(delivery_id: int, follower: _Message, since: datetime, data: str, now: datetime, thread: int) -> _Row:
+def _due(follower: _Message, since: datetime, data: str, now: datetime, thread: int) -> _Fate:
     """A mail whose predecessors ended as wanted, the last of them at `since`."""
     rules = follower.rules
     due = rules.planned(since, data)
     if due is None:
-        return _Row(delivery_id, follower.id, _SKIPPED, None, NO_DEADLINE, 0, 0, NEVER, "", now, 0)
+        return _Fate(follower.id, _SKIPPED, None, NO_DEADLINE, 0, 0, NEVER, "", now, 0)
     deadline = rules.deadline(due)
     not_before = rules.not_before(due, deadline)
     ready = not follower.is_composed and not_before <= now
-    return _Row(
-        delivery_id,
+    return _Fate(
         follower.id,
         _READY if ready else _WAITING,
         None if ready else not_before,
@@ -233,11 +243,11 @@ def _write(batch_id: int, plan: _Plan, rows: Sequence[_Row], now: datetime, foun
     if not rows:
         return []
     soon = now + SOON
-    found.released += sum(1 for row in rows if row.not_before and row.not_before < soon and not row.pending)
+    found.released += sum(1 for _, fate in rows if fate.not_before and fate.not_before < soon and not fate.pending)
     made = _insert(batch_id, rows)
     found.changes[batch_id, FOLLOWED] += len(made)
     if len(made) < len(rows):
-        back = _bring_back([row for row in rows if row.state != _SKIPPED])
+        back = _bring_back([row for row in rows if row[1].state != _SKIPPED])
         found.changes[batch_id, _SKIPPED] -= len(back)
         made += back
     return _take_stock(batch_id, plan, made, found)
@@ -269,9 +279,19 @@ def _threads() -> str:
     )
 
 
+def _fated(rows: Sequence[_Row]) -> tuple[str, list[object]]:
+    """`v`: ids, each with the columns of its fate; and the parameters. Few fates, many ids."""
+    numbers: dict[_Fate, int] = {}
+    pairs = [(delivery_id, numbers.setdefault(fate, len(numbers))) for delivery_id, fate in rows]
+    each, ids_of = values("i", {"id": int, "fate": int}, pairs)
+    fates, cells = values("f", {"fate": int, **_FATE_COLUMNS}, [(number, *fate) for fate, number in numbers.items()])
+    columns = ", ".join(f"f.{name}" for name in _FATE_COLUMNS)
+    return f"(SELECT i.id, {columns} FROM {each} JOIN {fates} ON f.fate = i.fate) AS v", [*ids_of, *cells]
+
+
 def _insert(batch_id: int, rows: Sequence[_Row]) -> list[tuple[int, int, str]]:
     """Makes deliveries to the recipients of others. Returns (id, message, state) of those that were not there."""
-    source, parameters = values("v", _COLUMNS, rows)
+    source, parameters = _fated(rows)
     with connection.cursor() as cursor:
         cursor.execute(
             f"INSERT INTO {D} (batch_id, message_id, address, identity, key, name, data, thread, engine_id, state, "
@@ -305,7 +325,7 @@ def _bring_back(rows: Sequence[_Row]) -> list[tuple[int, int, str]]:
     """Those of the mails that are there and were skipped because of their predecessor become what they would be now."""
     if not rows:
         return []
-    source, parameters = values("v", _COLUMNS, rows)
+    source, parameters = _fated(rows)
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {D} SET {_AS_PLANNED} FROM {source}, {D} AS p WHERE p.id = v.id AND {D}.identity = p.identity "
@@ -323,15 +343,17 @@ def _join(
     It is locked before these are looked at: of two that end at the same time, the later one sees both."""
     blocked = [_blocked(delivery_id, message, end) for delivery_id, end in ended.items()]
     found.changes[batch_id, FOLLOWED] += len(_insert(batch_id, blocked))
-    rows = []
+    rows: list[_Row] = []
     for each, ends in _standing(message, sorted(ended)).items():
-        row = _judged(each, plan, message, ends, now)
-        if row is not None and row.state != each.state:
-            rows.append((each, row))
+        fate = _judged(each, plan, message, ends, now)
+        if fate is not None and fate.state != each.state:
+            rows.append((each.id, fate))
+            found.changes[batch_id, _SKIPPED] -= each.state == _SKIPPED
+        elif fate is not None and fate.state == _WAITING == each.state:
+            rows.append((each.id, fate))
     if not rows:
         return []
-    found.changes[batch_id, _SKIPPED] -= sum(1 for each, _ in rows if each.state == _SKIPPED)
-    source, parameters = values("v", _COLUMNS, [row for _, row in rows])
+    source, parameters = _fated(rows)
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {D} SET {_AS_PLANNED} FROM {source} WHERE {D}.id = v.id "
@@ -344,7 +366,7 @@ def _join(
 def _blocked(delivery_id: int, message: _Message, end: str) -> _Row:
     thread = (2 if end == _ACCEPTED else 1) if message.rules.thread else 0
     waits_for = len(message.rules.after)
-    return _Row(delivery_id, message.id, _WAITING, None, NO_DEADLINE, 0, waits_for, "", "", None, thread)
+    return delivery_id, _Fate(message.id, _WAITING, None, NO_DEADLINE, 0, waits_for, "", "", None, thread)
 
 
 class _Joined(NamedTuple):
@@ -388,16 +410,16 @@ def _standing(message: _Message, predecessors: Sequence[int]) -> dict[_Joined, d
     return found
 
 
-def _judged(each: _Joined, plan: _Plan, message: _Message, ends: Mapping[int, _End], now: datetime) -> _Row | None:
+def _judged(each: _Joined, plan: _Plan, message: _Message, ends: Mapping[int, _End], now: datetime) -> _Fate | None:
     """What a mail that follows several becomes; None while that is not known."""
     known = [(edge, ends[edge.message]) for edge in message.rules.after if edge.message in ends]
     over = [(edge, end) for edge, end in known if end.settled_at is not None]
     for edge, end in over:
         if edge.on.fulfilled_by(end.state) is False:
-            return _unwanted(each.id, plan.messages[edge.message], message, end.state, now)
+            return _unwanted(plan.messages[edge.message], message, end.state, now)
     if len(over) < len(message.rules.after):
         return None
-    return _due(each.id, message, max(end.settled_at for _, end in over), each.data, now, thread=0)
+    return _due(message, max(end.settled_at for _, end in over), each.data, now, thread=0)
 
 
 # ---- deliveries that wait for others by name ----
@@ -406,10 +428,10 @@ def _judged(each: _Joined, plan: _Plan, message: _Message, ends: Mapping[int, _E
 def _release(batch_id: int, plan: _Plan, ended: Sequence[Ended], now: datetime, found: Consequences) -> list[Ended]:
     """Takes off what deliveries wait for; skips those whose predecessor failed. Returns the skipped ones."""
     releases = any(message.rules.release for message in plan.messages.values())
-    gap = max((message.rules.gap for message in plan.messages.values()), default=None)
+    gap = max(message.rules.gap for message in plan.messages.values())
     good = [each.id for each in ended if each.state == _ACCEPTED or releases]
     failed = [each.id for each in ended if each.state != _ACCEPTED and not releases]
-    _lower(batch_id, _met(good), now + gap if gap else now, now, found)
+    _lower(batch_id, _met(good), now if gap <= SURE_GAP else now + gap, now, found)
     return _skip_dependents(batch_id, failed, now, found)
 
 

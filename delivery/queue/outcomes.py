@@ -67,6 +67,8 @@ class Settlement(NamedTuple):
     failure: Failure | None = None
     suppress: tuple[str, str] | None = None  # (address, identity): a dead address
     late: bool = False
+    message: int = 0
+    linked: bool = True  # whether anything may follow from its end
 
 
 # The updated table goes by its own name: SQLite knows no alias of it in RETURNING.
@@ -183,7 +185,7 @@ def settle(lease_id: int, settlements: Sequence[Settlement]) -> int:
         accepted = [s for s in late if s.id not in answered and s.state == DeliveryState.ACCEPTED]
         settled |= _write(accepted, f"{D}.lease_id IS NULL AND {GOES_AGAIN} AND {THIS_TURN}", [])
     ended = [s for s in settlements if s.state in ENDED and (s.id in settled or s.id in answered)]
-    found = links.consequences(links.Ended(s.id, s.batch, s.state) for s in ended)
+    found = links.consequences(links.Ended(s.id, s.batch, s.state, s.message) for s in ended if s.linked)
     for settlement in ended:
         found.changes[settlement.batch, settlement.state] += 1
         if settlement.late:

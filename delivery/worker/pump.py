@@ -511,7 +511,7 @@ class _Session:
             and self._standing.has_other(pool.id, engine_id, candidate.sender_domain, now),
             honours_keys=self._honours_keys(engine_id),
         )
-        self._settle(item.leased, answered(item.leased, verdict, outcome, engine_id, seconds, now))
+        self._settle(item.leased, answered(item.leased, verdict, outcome, engine_id, seconds, now, batch.linked))
         self._record.attempt(item.leased, batch.reference, engine_id, outcome, seconds, verdict.end)
         self._standing.hear(engine_id, verdict, outcome)
 
@@ -528,7 +528,8 @@ class _Session:
         not_before: datetime | None = None,
         words: str = "",
     ) -> None:
-        self._settle(leased, unanswered(leased, state, now, not_before=not_before, words=words))
+        linked = self._batches[leased.batch].linked
+        self._settle(leased, unanswered(leased, state, now, not_before=not_before, words=words, linked=linked))
 
     def _settle(self, leased: Leased, settlement: Settlement) -> None:
         if self._hand.let_go(leased.batch, leased.deadline):

@@ -14,9 +14,9 @@ _STATE = {end: DeliveryState(end).value for end in End}
 
 
 def answered(
-    leased: Leased, verdict: Verdict, outcome: Outcome, engine_id: int, seconds: float, now: datetime
+    leased: Leased, verdict: Verdict, outcome: Outcome, engine_id: int, seconds: float, now: datetime, linked: bool
 ) -> Settlement:
-    """What follows from an engine's answer."""
+    """What follows from an engine's answer. `linked`: something may follow for other deliveries."""
     end, again_at = verdict.end, verdict.again_at
     waits = end is None and again_at is not None and again_at > now
     resent = outcome.kind is Kind.UNKNOWN and end is None
@@ -37,6 +37,8 @@ def answered(
         None if outcome.kind is Kind.ACCEPTED else Failure(engine_id, outcome, seconds),
         (leased.address, identity(leased.address)) if verdict.suppress else None,
         end is End.ACCEPTED and now > leased.deadline,
+        leased.message,
+        linked,
     )
 
 
@@ -47,6 +49,7 @@ def unanswered(
     *,
     not_before: datetime | None = None,
     words: str = "",
+    linked: bool = True,
 ) -> Settlement:
     """What becomes of a delivery that no engine was asked about: it waits, goes back, or has an end without a try.
     An intent that was recorded is taken back."""
@@ -61,4 +64,6 @@ def unanswered(
         not_before=not_before,
         pinned=leased.pinned,
         words=words,
+        message=leased.message,
+        linked=linked,
     )
