@@ -23,7 +23,7 @@ SEED = 20261124
 
 
 def csv_chunks(recipients: int, graph: bool = False) -> Iterator[bytes]:
-    """The audience as a CSV file, piece by piece. In a graph each depends on up to MOST_PREDECESSORS others before it."""
+    """The audience as a CSV file, piece by piece. In a graph each depends on up to MOST_PREDECESSORS earlier ones."""
     rng = random.Random(SEED)
     for first in range(0, recipients, ROWS_AT_ONCE):
         text = io.StringIO()
