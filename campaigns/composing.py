@@ -19,6 +19,9 @@ from delivery.queue import Filler, NewDelivery
 from delivery.templating import Budget, CompiledContent, Limits, compile_prompt
 from delivery.templating.part import Part
 
+EACH_SO_MANY = 50
+MOST_KINDS = 10_000  # of data that are remembered; of further ones everything is made
+
 
 class _Use(NamedTuple):
     """A name that something needs of a recipient, and where."""
@@ -32,9 +35,14 @@ class _Compiled:
 
     def __init__(self, message: Message, public_url: str) -> None:
         self.message = message
+        self.rules = Rules.of(message.rules)
         self.mail = CompiledMessage(message, public_url)
         self.has_link = bool(public_url and message.unsubscribe)
         self.prompt: Part | None = compile_prompt(message.composing["prompt"]) if message.composing else None
+
+    def filler(self, batch_id: int) -> Filler:
+        """Who writes its deliveries."""
+        return Filler(batch_id, self.message.pk, self.rules.rank, self.rules, composed=self.prompt is not None)
 
     def make(self, row: Row, now: datetime) -> None:
         """Makes everything once. Raises TemplateProblem."""
@@ -65,18 +73,29 @@ class RunContent:
         """Raises TemplateProblem."""
         messages = Message.objects.filter(batch=run.batch_id).order_by("position")
         self.compiled = [_Compiled(message, conf().public_url) for message in messages]
-        self._fillers = []
-        for message in messages:
-            rules = Rules.of(message.rules)
-            if not rules.after:
-                composed = message.composing is not None
-                self._fillers.append(Filler(run.batch_id, message.pk, rules.rank, rules, composed=composed))
+        self._first = [each for each in self.compiled if not each.rules.after]
+        self._later = [each for each in self.compiled if each.rules.after]
+        self._rows = 0
+        self._kinds: set[tuple[tuple[str, type, bool], ...]] = set()
+        self._fillers = [each.filler(run.batch_id) for each in self._first]
         self.beginnings = len(self._fillers)
 
     def make(self, row: Row, now: datetime) -> None:
-        """Makes every mail that a recipient may get, to see that it can be made. Raises TemplateProblem."""
-        for compiled in self.compiled:
+        """Makes the mails that a recipient may get, to see that they can be made: with which the run begins, for
+        everybody; what follows, for everybody whose data differ in kind from those for which it went well, and for one
+        in EACH_SO_MANY. Raises TemplateProblem."""
+        for compiled in self._first:
             compiled.make(row, now)
+        if not self._later:
+            return
+        self._rows += 1
+        kinds = tuple((name, type(value), not value) for name, value in row.data.items())
+        if kinds in self._kinds and self._rows % EACH_SO_MANY:
+            return
+        for compiled in self._later:
+            compiled.make(row, now)
+        if len(self._kinds) < MOST_KINDS:
+            self._kinds.add(kinds)
 
     def write(self, deliveries: Sequence[NewDelivery]) -> list[NewDelivery]:
         """Writes the deliveries of the messages with which the run begins. Part of the caller's transaction. Returns

@@ -19,7 +19,7 @@ MEANING = {
     "rejected": "refused for good: the address or the content",
     "suppressed": "on the suppression list, not mailed",
     "expired": "too late to be of use",
-    "skipped": "could not be rendered, left out as the workflow says",
+    "skipped": "left out by a condition, a failed predecessor, or because the mail cannot be made",
     "cancelled": "called off before they went out",
     "dead": "dead letters: given up on, kept to be looked at",
     "uncertain": "handed over, answer lost: kept for a person to decide",

@@ -13,7 +13,7 @@ from campaigns.transitions import free_to_initialize
 from delivery import owner
 from delivery.models import Batch
 from delivery.models.batch import BatchState
-from delivery.queue import database_now
+from delivery.queue import composing, database_now
 from delivery.queue import work as queue
 
 FORGOTTEN_AFTER = timedelta(days=1)  # a cluster that was not stopped in order
@@ -27,6 +27,8 @@ def tick() -> None:
     control.time_out_overdue()
     queue.reap()
     queue.promote()
+    composing.take_back()
+    composing.lapse()
     queue.finish_cancelled()
     for batch_id in Batch.objects.filter(state=BatchState.OPEN).values_list("pk", flat=True):
         queue.finish_if_done(batch_id)
@@ -43,8 +45,8 @@ def wake_all() -> None:
         wake.wake(run_id)
     horizon = database_now() + SOON
     for batch_id in Batch.objects.filter(state=BatchState.OPEN).order_by("priority", "pk").values_list("pk", flat=True):
-        due = queue.due(batch_id)
-        if due is not None and due < horizon:
+        dues = (queue.due(batch_id), composing.due(batch_id))
+        if any(due is not None and due < horizon for due in dues):
             wake.wake_pumps()
             return
 

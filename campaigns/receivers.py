@@ -5,7 +5,7 @@ from django.dispatch import receiver
 from campaigns.finish import finish
 from campaigns.models import Run
 from campaigns.wake import wake_pumps
-from delivery.signals import batch_done, engine_back
+from delivery.signals import batch_done, engine_back, reviewed
 
 
 @receiver(batch_done)
@@ -16,7 +16,7 @@ def end_the_run(sender: object, *, batch_id: int, counts: dict[str, int], **kwar
         finish(run, counts)
 
 
-@receiver(engine_back)
+@receiver([engine_back, reviewed])
 def send_what_waited(sender: object, **kwargs: object) -> None:
-    """Workers that had nothing to do but wait for an engine have gone."""
+    """Workers that had nothing to do but wait for an engine, or for a person, have gone."""
     wake_pumps()

@@ -1,12 +1,16 @@
 """Works on runs in this process: the same for the foreground command and for a worker of the cluster."""
 
 import asyncio
+import contextlib
 import gc
 from collections.abc import Callable
 
 import uvloop
 
 from delivery.worker import Database, Pump, Surroundings, Until
+
+LONGEST_WRITING = 45.0  # seconds beyond its own that a slice goes on while a model writes
+LOOK = 0.2
 
 Watch = Callable[[Pump, Database], "asyncio.Future[None]"]
 
@@ -32,19 +36,28 @@ def pump(
         return runner.run(_pump(only, until, seconds, watch))
 
 
+async def _stop_in_time(pump: Pump, seconds: float) -> None:
+    """A model that is writing is waited for, within bounds: what is cut off would be written, and paid for, again."""
+    await asyncio.sleep(seconds)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LONGEST_WRITING):
+            while pump.is_composing:  # noqa: ASYNC110 - nobody tells, and it is looked at a few times only
+                await asyncio.sleep(LOOK)
+    pump.stop.set()
+
+
 async def _pump(only: int | None, until: Until, seconds: float | None, watch: Watch | None) -> bool:
     database = Database()
     pump = Pump(Surroundings(database), only=only, until=until)
     loop = asyncio.get_running_loop()
-    alarm = loop.call_later(seconds, pump.stop.set) if seconds is not None else None
+    alarm = loop.create_task(_stop_in_time(pump, seconds)) if seconds is not None else None
     beside = watch(pump, database) if watch else None
     try:
         await pump.run()
         return not pump.stop.is_set()
     finally:
-        if alarm:
-            alarm.cancel()
-        if beside:
-            beside.cancel()
-            await asyncio.gather(beside, return_exceptions=True)
+        others = [task for task in (alarm, beside) if task]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
         await database.close()

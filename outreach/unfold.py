@@ -73,6 +73,7 @@ UNFOLD = {
                         "active": _at_dead_letters,
                         "permission": _may_view("delivery", "delivery"),
                     },
+                    _item("Composed texts", "edit_note", "delivery", "composition"),
                     _item("Suppressions", "block", "delivery", "suppression"),
                     _item("Sandbox mails", "inbox", "delivery", "keptmail"),
                 ],

@@ -44,7 +44,7 @@ class End(StrEnum):
 class Candidate(NamedTuple):
     """What the policy may know of one delivery. `attempts`: those that counted. `since`: when it was first tried; its
     age counts from there, because waiting for its turn in a long queue is no failure. `opening`: the present or the
-    next one of its sending window, if it has one."""
+    next one of its sending window, if it has one. `preferred`: the engine of the mail that it answers."""
 
     sender_domain: str
     attempts: int = 0
@@ -53,6 +53,7 @@ class Candidate(NamedTuple):
     last_engine: int | None = None
     pinned: bool = False  # only `last_engine` may be asked, because it may have the mail already
     opening: Opening | None = None
+    preferred: int | None = None
 
     def in_time(self, now: datetime) -> bool:
         """Whether neither its deadline nor its sending window is against handing it over at `now`."""
@@ -95,6 +96,7 @@ def decide(
         now,
         rng,
         avoid=candidate.last_engine if candidate.attempts else None,
+        prefer=candidate.preferred,
         pinned=candidate.last_engine if candidate.pinned else None,
     )
     if choice.engine is not None:

@@ -96,12 +96,13 @@ def choose(
     rng: random.Random,
     *,
     avoid: int | None = None,
+    prefer: int | None = None,
     pinned: int | None = None,
 ) -> Choice:
     """The engine for a mail from `domain`.
 
-    `avoid` is the engine that failed this delivery last: it is taken only when no other is able. `pinned` is the only
-    one that may be asked at all, because it may have the mail already.
+    `avoid` is the engine that failed this delivery last: it is taken only when no other is able. `prefer` is taken when
+    it is able. `pinned` is the only one that may be asked at all, because it may have the mail already.
     """
     able: list[EngineView] = []
     soonest: datetime | None = None
@@ -113,7 +114,7 @@ def choose(
         fits = True
         at = engine.able_at(now)
         if at == now:
-            if by_priority and engine.id != avoid:
+            if engine.id == prefer or (by_priority and engine.id != avoid and prefer is None):
                 return Choice(engine.id)
             able.append(engine)
         elif at is not None:

@@ -27,6 +27,7 @@ from delivery.queue.dialect import (
     values,
     while_it_stands,
 )
+from delivery.signals import reviewed
 
 C = table(Composition)
 AT_ONCE = 500  # of what lapses, in one transaction
@@ -336,4 +337,5 @@ def _reviewed(
         Composition.objects.filter(pk__in=found).update(state=state, reviewed_by=by[:150], reviewed_at=now, **fields)
         if found:
             follow(found, now)
+            transaction.on_commit(lambda: reviewed.send(Composition))
     return len(found)

@@ -98,6 +98,11 @@ class Pump:
         """Whether there is more to do than this pump holds at a time: another worker would have work, too."""
         return self._session is not None and self._session.is_full
 
+    @property
+    def is_composing(self) -> bool:
+        """Whether words are being composed."""
+        return self._session is not None and self._session.is_composing
+
     async def run(self) -> None:
         """Returns when stopped or done; what is in hand is settled or given back first."""
         self._surroundings.meter.count(metrics.PUMP_SLICES)
@@ -138,6 +143,7 @@ class _Session:
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._able: frozenset[tuple[int, State]] = frozenset()  # engines, at the last look
         self._looked_at = float("-inf")  # at the engines
+        self._composing: Composing | NothingToCompose = NothingToCompose()
         self._lease = 0
         self._lease_good_until = 0.0
 
@@ -200,6 +206,10 @@ class _Session:
         self._record.beat(self._hand.total)
         await self._database.ask(self._around.meter.flush)
         return next((e for e in ended if e and not isinstance(e, asyncio.CancelledError | bool)), None)
+
+    @property
+    def is_composing(self) -> bool:
+        return bool(self._composing.in_hand)
 
     def _every_lane(self) -> list[Lane]:
         return [*self._lanes.values(), *self._retired]
@@ -297,7 +307,7 @@ class _Session:
             if not leased:
                 # Also those that were cancelled while this worker had some of their deliveries.
                 await self._finish_batches({batch.id for batch in batches} | self._hand.batches())
-                nothing_held = not self._hand.total and not self._composing.in_hand
+                nothing_held = not self._hand.total and not self.is_composing
                 if self._until is Until.IDLE and nothing_held and not await self._anything_soon(batches):
                     return
                 await self._idle.wait(LOOK_AGAIN)
@@ -556,6 +566,8 @@ def _candidate(item: Item, now: datetime) -> Candidate:
         leased.engine,
         leased.pinned,
     )
+    if leased.thread and leased.tried_at is None:
+        candidate = candidate._replace(preferred=leased.engine)
     openings = item.message.openings
     if openings is None:
         return candidate
