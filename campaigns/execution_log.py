@@ -17,10 +17,11 @@ from campaigns.conf import conf
 from campaigns.models import Run, RunEvent, RunProblem
 from delivery.engines import KINDS
 from delivery.models import Delivery, Engine, Message
+from delivery.queue import late
 from delivery.redaction import HIDDEN, redacted
 
 RECIPIENT = (
-    "address", "state", "engine", "attempts", "resends", "code", "words", "provider_id", "tried_at", "settled_at",
+    "message", "address", "key", "state", "engine", "attempts", "resends", "code", "words", "provider_id", "tried_at", "settled_at",
 )  # fmt: skip
 PROBLEM = ("kind", "reason", "position", "address", "detail")
 CHUNK = 2000  # rows for each read
@@ -69,7 +70,7 @@ def _array(file: TextIO, name: str, rows: Iterator[Row]) -> None:
 
 
 def _head(run: Run) -> Row:
-    message = Message.objects.filter(batch=run.batch_id).first()
+    messages = list(Message.objects.filter(batch=run.batch_id).order_by("position"))
     workflow = run.workflow
     return {
         "run_id": run.pk,
@@ -83,7 +84,8 @@ def _head(run: Run) -> Row:
         "workflow": run.frozen.get("workflow", {"id": workflow.pk, "slug": workflow.slug, "name": workflow.name}),
         "template": {**run.frozen.get("template", {}), "step": run.frozen.get("step")} if run.frozen else None,
         "frozen": run.frozen,
-        "message": message and {"subject": message.subject, "from": message.from_address, "token": message.token},
+        "message": _message(messages[0]) if messages else None,
+        "messages": [_message(message) for message in messages],
         "engines": [_engine(engine) for engine in _engines(run)],
         "created_at": run.created_at,
         "initializing_at": run.initializing_at,
@@ -94,6 +96,16 @@ def _head(run: Run) -> Row:
         "events": list(RunEvent.objects.filter(run=run).values("state", "by", "why", "at")),
         "total": run.batch.size if run.batch else 0,
         "counts": run.counts,
+        "late": late(run.batch_id) if run.batch else 0,
+    }
+
+
+def _message(message: Message) -> Row:
+    return {
+        "step": message.position,
+        "subject": message.subject,
+        "from": message.from_address,
+        "token": message.token,
     }
 
 
@@ -124,10 +136,11 @@ def _recipients(run: Run, should_stop: ShouldStop) -> Iterator[Row]:
         return
     # Also engines that have left the pool since.
     names = dict(Engine.objects.values_list("pk", "name"))
+    steps = dict(Message.objects.filter(batch=run.batch_id).values_list("pk", "position"))
     rows = Delivery.objects.filter(batch=run.batch_id, id__lte=run.batch.last_id or 0)
     for row in _by_key(rows, RECIPIENT, (run.batch.first_id or 1) - 1, should_stop):
         row["engine"] = names.get(row["engine"])
-        yield row
+        yield {"step": steps[row.pop("message")], **row}
 
 
 def _by_key(rows: QuerySet, columns: tuple[str, ...], after: int, should_stop: ShouldStop) -> Iterator[Row]:
