@@ -21,7 +21,8 @@ from delivery.queue import late
 from delivery.redaction import HIDDEN, redacted
 
 RECIPIENT = (
-    "message", "address", "key", "state", "engine", "attempts", "resends", "code", "words", "provider_id", "tried_at", "settled_at",
+    "message", "address", "key", "state", "engine", "attempts", "resends", "code", "words", "provider_id",
+    "tried_at", "settled_at",
 )  # fmt: skip
 PROBLEM = ("kind", "reason", "position", "address", "detail")
 CHUNK = 2000  # rows for each read

@@ -13,7 +13,7 @@ from campaigns.transitions import free_to_initialize
 from delivery import owner
 from delivery.models import Batch
 from delivery.models.batch import BatchState
-from delivery.queue import composing, database_now
+from delivery.queue import composing, database_now, unblock
 from delivery.queue import work as queue
 
 FORGOTTEN_AFTER = timedelta(days=1)  # a cluster that was not stopped in order
@@ -30,6 +30,7 @@ def tick() -> None:
     composing.take_back()
     composing.lapse()
     queue.finish_cancelled()
+    unblock()
     for batch_id in Batch.objects.filter(state=BatchState.OPEN).values_list("pk", flat=True):
         queue.finish_if_done(batch_id)
     _discard_what_nobody_fills()

@@ -18,6 +18,7 @@ from delivery.queue.batches import (
     open_batches,
     open_for_sending,
     release,
+    unblock,
 )
 from delivery.queue.dialect import database_now
 from delivery.queue.events import Heard
@@ -55,4 +56,5 @@ __all__ = [
     "release",
     "replay",
     "resolve",
+    "unblock",
 ]

@@ -14,7 +14,7 @@ from delivery.core.dispatch import UncertainPolicy
 from delivery.exceptions import IllegalTransition
 from delivery.models import NO_DEADLINE, OPEN_STATES, Batch, Delivery, DeliveryState
 from delivery.models.batch import BatchState
-from delivery.queue import tallies
+from delivery.queue import links, tallies
 from delivery.queue.dialect import database_now
 from delivery.signals import batch_done
 
@@ -147,6 +147,17 @@ def finish_cancelled() -> None:
         finish_if_done(batch_id)
 
 
+def unblock() -> None:
+    """Sees to batches in which some wait for others that have ended long since, and nothing else goes on."""
+    moving = (DeliveryState.READY, DeliveryState.LEASED, DeliveryState.SENDING)
+    for batch_id in Batch.objects.filter(state=BatchState.OPEN, ordered=True, growing=False).values_list(
+        "pk", flat=True
+    ):
+        rows = Delivery.objects.filter(batch=batch_id)
+        if not rows.filter(state__in=moving).exists():
+            links.make_up(batch_id)
+
+
 def finish_if_done(batch_id: int) -> bool:
     """Moves an open or cancelled batch whose every delivery has an end state to done, once, and says so by
     `batch_done`. Counts the rows themselves: a batch is done by the truth, not by the tally."""
@@ -158,6 +169,8 @@ def finish_if_done(batch_id: int) -> bool:
         return False
     counts = tallies.counts_by_state(batch_id)
     if any(counts.get(state) for state in OPEN_STATES):
+        return False
+    if batch.state == BatchState.OPEN and links.make_up(batch_id):
         return False
     with transaction.atomic():
         moved = Batch.objects.filter(pk=batch_id, state=batch.state).update(

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
 
-from django.db import connection
+from django.db import connection, transaction
 
 from delivery import metrics
 from delivery.core.sequence import On, Rules
@@ -29,6 +29,7 @@ from delivery.queue.dialect import database_now, ids, instant, is_postgres, read
 # between, and marks gather for ten milliseconds.
 SURE_GAP = timedelta(milliseconds=5)
 SOON = timedelta(seconds=1)  # in which workers look at the time by themselves
+AT_ONCE = 5000  # of what is made up
 BEYOND = 50_000  # ids that a batch's range is widened by at once: its row is touched as rarely
 NEVER = "the time that it is to go at never comes"
 PREDECESSOR = "predecessor"  # the code of what was skipped because of another delivery: it may come back
@@ -521,6 +522,52 @@ def _skip(batch_id: int, why: Mapping[int, str], code: str, now: datetime, found
         skipped = [Ended(delivery_id, batch_id, _SKIPPED) for (delivery_id,) in cursor.fetchall()]
     found.count_skipped(batch_id, len(skipped))
     return skipped
+
+
+# ---- what nobody carried out ----
+
+
+def make_up(batch_id: int) -> bool:
+    """Carries out what follows from ends and was not: they may have been written by a worker of a version that knew of
+    no links. For a batch in which nothing goes on any more: it is read as a whole. Whether there was anything."""
+    for _, reference, sequenced, ordered in _linked([batch_id], [BatchState.CANCELLED, BatchState.DONE]):
+        plan = _plan(batch_id, reference)
+        ended = _unfollowed(batch_id, plan) if sequenced else []
+        ended += _unheard(batch_id) if ordered else []
+        if ended:
+            with transaction.atomic():
+                consequences(ended).write()
+            return True
+    return False
+
+
+def _unfollowed(batch_id: int, plan: _Plan) -> list[Ended]:
+    """Some of the deliveries that have ended and were to be followed, and were not."""
+    found: dict[int, Ended] = {}
+    with connection.cursor() as cursor:
+        for message_id, followers in plan.followers.items():
+            for follower, _ in followers:
+                cursor.execute(
+                    f"SELECT p.id, p.state FROM {D} AS p WHERE p.batch_id = %s AND p.message_id = %s "
+                    f"AND p.settled_at IS NOT NULL AND p.state <> '{DeliveryState.CANCELLED.value}' "
+                    f"AND NOT EXISTS (SELECT 1 FROM {D} AS d WHERE d.identity = p.identity AND d.message_id = %s "
+                    "AND d.key = p.key) LIMIT %s",
+                    [batch_id, message_id, follower.id, AT_ONCE],
+                )
+                found |= {i: Ended(i, batch_id, state, message_id) for i, state in cursor.fetchall()}
+    return list(found.values())
+
+
+def _unheard(batch_id: int) -> list[Ended]:
+    """Some of the deliveries that have ended and for which others still wait."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT DISTINCT p.id, p.state FROM {table(Dependency)} AS e JOIN {D} AS p ON p.id = e.predecessor_id "
+            f"JOIN {D} AS d ON d.id = e.delivery_id WHERE e.batch_id = %s AND NOT e.met "
+            f"AND p.settled_at IS NOT NULL AND d.state = '{_WAITING}' LIMIT %s",
+            [batch_id, AT_ONCE],
+        )
+        return [Ended(i, batch_id, state) for i, state in cursor.fetchall()]
 
 
 # ---- for whoever makes deliveries wait for something else ----

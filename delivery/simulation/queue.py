@@ -7,10 +7,10 @@ fit.
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from delivery.core.dispatch import UncertainPolicy
 from delivery.core.envelope import Envelope, Frame, Kind, Mailbox
@@ -99,7 +99,8 @@ COMPOSITION = Composition()
 class MemoryQueue:
     """See the module, and `delivery.queue.work.Queue` for the methods.
 
-    `deadlines` gives some deliveries a deadline; `detailed` keeps every row and every failed try to the end.
+    `deadlines` gives some deliveries a deadline; those of `not_before` wait for their time at first; `detailed` keeps
+    every row and every failed try to the end.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class MemoryQueue:
         *,
         uncertain: UncertainPolicy = UncertainPolicy.HOLD,
         deadlines: dict[int, datetime] | None = None,
+        not_before: Mapping[int, datetime] | None = None,
         detailed: bool = False,
     ) -> None:
         self.total = total
@@ -124,12 +126,14 @@ class MemoryQueue:
         self._detailed = detailed
         self._seen_failures: set[tuple[int, datetime]] = set()
         # The order in which untouched deliveries are due: those with a deadline first.
-        ids = range(1, total + 1)
+        waiting = not_before or {}
+        ids = [i for i in range(1, total + 1) if i not in waiting] if waiting else range(1, total + 1)
         self._untouched = array("I", sorted(ids, key=lambda i: (self._deadline(i), i)) if deadlines else ids)
         self._next = 0  # of the untouched ones
         self._ready: list[tuple[datetime, int]] = []  # touched and ready again, a heap
-        self._waiting: list[tuple[datetime, int]] = []  # a heap
-        self._rows: dict[int, Row] = {}
+        self._waiting = [(at, i) for i, at in waiting.items()]  # a heap
+        heapify(self._waiting)
+        self._rows = {i: Row(_WAITING, not_before=at) for i, at in waiting.items()}
         self._accepted = bytearray(total + 1)  # 1 for each
         self._leases: dict[int, Held] = {}
         self._last_lease = 0
@@ -142,7 +146,9 @@ class MemoryQueue:
     def open_batches(self, only: int | None = None) -> list[BatchView]:
         if self.state is not BatchState.OPEN:
             return []
-        return [BatchView(BATCH, POOL, 0, "", self._uncertain)]
+        first = self._first_ready()
+        deadline = NO_DEADLINE if first is None else self._deadline(first)
+        return [BatchView(BATCH, POOL, 0, "", self._uncertain, deadline=deadline)]
 
     def hold(self) -> None:
         """From now on every mark is refused."""
@@ -160,7 +166,7 @@ class MemoryQueue:
     def _cancel_free_ones(self) -> None:
         for delivery_id in self._untouched[self._next :]:
             self._end(delivery_id, _CANCELLED)
-        self._next = self.total
+        self._next = len(self._untouched)
         for delivery_id, row in list(self._rows.items()):
             if row.state in (_READY, _WAITING):
                 self._end(delivery_id, _UNCERTAIN if row.pinned else _CANCELLED)
@@ -228,16 +234,23 @@ class MemoryQueue:
             )
         return found
 
-    def _next_ready(self) -> int | None:
-        """The ready delivery that is due first."""
+    def _first_ready(self) -> int | None:
+        """The ready delivery that goes first."""
         while self._ready and self._rows[self._ready[0][1]].state != _READY:
             heappop(self._ready)
-        fresh = self._untouched[self._next] if self._next < self.total else None
+        fresh = self._untouched[self._next] if self._next < len(self._untouched) else None
         if self._ready and (fresh is None or self._ready[0] <= (self._deadline(fresh), fresh)):
-            return heappop(self._ready)[1]
-        if fresh is not None:
-            self._next += 1
+            return self._ready[0][1]
         return fresh
+
+    def _next_ready(self) -> int | None:
+        """The ready delivery that goes first: it is ready no more."""
+        first = self._first_ready()
+        if first is not None and self._ready and self._ready[0][1] == first:
+            heappop(self._ready)
+        elif first is not None:
+            self._next += 1
+        return first
 
     def _make_ready(self, delivery_id: int, row: Row) -> None:
         row.state, row.lease, row.not_before = _READY, None, None
@@ -253,7 +266,7 @@ class MemoryQueue:
         return promoted
 
     def due(self, batch_id: int) -> datetime | None:
-        if self._next < self.total or any(self._rows[i].state == _READY for _, i in self._ready):
+        if self._next < len(self._untouched) or any(self._rows[i].state == _READY for _, i in self._ready):
             return self._now()
         return min((at for at, i in self._waiting if self._waits_until(i, at)), default=None)
 

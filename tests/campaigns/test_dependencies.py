@@ -3,10 +3,11 @@
 import pytest
 from django.utils import timezone
 
+from campaigns import housekeeping
 from campaigns.models import OnFailed, RunState
 from campaigns.replay import replay_run
 from delivery import queue
-from delivery.models import Delivery, Suppression
+from delivery.models import Delivery, Suppression, Tally
 from tests.campaigns import cast
 
 pytestmark = [pytest.mark.usefixtures("output_dir"), pytest.mark.django_db(transaction=True)]
@@ -118,3 +119,15 @@ def test_a_row_that_makes_no_sense_is_a_bad_row_with_the_field_and_a_good_exampl
     assert f"'{field}'" in detail
     assert "such as" in detail
     assert [row.key for row in Delivery.objects.all()] == ["b"]
+
+
+def test_who_waits_for_one_that_ended_unnoticed_is_released_by_the_tick():
+    run = cast.initialized(workflow({"a": "", "b": "a"}))
+    Delivery.objects.filter(key="a").update(state="accepted", settled_at=timezone.now())
+    Tally.objects.create(batch=run.batch, state="accepted", shard=0, count=1)
+
+    housekeeping.tick()
+    cast.pump(run.batch_id)
+
+    assert {key: row.state for key, row in by_key(run).items()} == {"a": "accepted", "b": "accepted"}
+    assert cast.fresh(run).state == RunState.COMPLETED

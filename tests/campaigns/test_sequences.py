@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from campaigns.models import OnLate, RunState
 from delivery import queue
-from delivery.models import Batch, Delivery, KeptMail, Message, Suppression
+from delivery.models import Batch, Delivery, KeptMail, Message, Suppression, Tally
 from tests.campaigns import cast
 
 pytestmark = [pytest.mark.usefixtures("output_dir"), pytest.mark.django_db(transaction=True)]
@@ -194,3 +194,18 @@ def test_what_missed_its_deadline_expires_or_goes_late_and_is_counted(on_late, e
     assert ends(run) == {1: {end: 3}}
     assert queue.late(run.batch_id) == (3 if end == "accepted" else 0)
     assert_accounted_for(run, 3)
+
+
+def test_what_a_worker_of_an_older_version_sent_is_followed_all_the_same():
+    workflow = cast.workflow()
+    cast.add_step(workflow, 2, after="1")
+    run = cast.initialized(workflow)
+    first = Delivery.objects.filter(batch=run.batch_id)
+    first.update(state="accepted", settled_at=timezone.now())  # and nothing else: it knows of no steps
+    Tally.objects.create(batch=run.batch, state="accepted", shard=0, count=3)
+
+    cast.pump(run.batch_id)
+
+    run = cast.fresh(run)
+    assert ends(run) == {1: {"accepted": 3}, 2: {"accepted": 3}}
+    assert_accounted_for(run, 6)
