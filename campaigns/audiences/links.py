@@ -1,5 +1,6 @@
 """What a recipient says of others: his id, the ids that he depends on, and until when his mail has to be gone."""
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -51,7 +52,7 @@ class LinkFields:
                 self._deadline(row.data.get(self.deadline)) if self.deadline else None,
             )
         except ValueError as problem:
-            return BadRow(row.position, Reason.WRONG_VALUE, str(problem), str(row.data))
+            return BadRow(row.position, Reason.WRONG_VALUE, str(problem), _shown(row))
 
     def _key(self, value: object) -> str:
         if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
@@ -81,6 +82,10 @@ class LinkFields:
                 f"The field {self.deadline!r} holds no instant: write it with its offset, such as {EXAMPLE_DEADLINE}."
             )
         return read
+
+
+def _shown(row: Row) -> str:
+    return json.dumps(row.data, ensure_ascii=False, default=str)
 
 
 def _short(field: str, key: str) -> str:

@@ -71,7 +71,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='step',
             name='review',
-            field=models.BooleanField(default=False, help_text='A person reads what the model wrote before it goes out, under Compositions.'),
+            field=models.BooleanField(default=False, help_text='A person reads what the model wrote before it goes out, under Composed texts.'),
         ),
         migrations.AddField(
             model_name='step',

@@ -245,7 +245,7 @@ class Step(models.Model):
         blank=True, help_text="What the model is asked: Jinja2 with the recipient's data, as in a template."
     )
     review = models.BooleanField(
-        default=False, help_text="A person reads what the model wrote before it goes out, under Compositions."
+        default=False, help_text="A person reads what the model wrote before it goes out, under Composed texts."
     )
 
     class Meta:

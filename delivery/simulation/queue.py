@@ -236,7 +236,7 @@ class MemoryQueue:
 
     def _first_ready(self) -> int | None:
         """The ready delivery that goes first."""
-        while self._ready and self._rows[self._ready[0][1]].state != _READY:
+        while self._ready and self.state_of(self._ready[0][1]) != _READY:
             heappop(self._ready)
         fresh = self._untouched[self._next] if self._next < len(self._untouched) else None
         if self._ready and (fresh is None or self._ready[0] <= (self._deadline(fresh), fresh)):
@@ -266,7 +266,7 @@ class MemoryQueue:
         return promoted
 
     def due(self, batch_id: int) -> datetime | None:
-        if self._next < len(self._untouched) or any(self._rows[i].state == _READY for _, i in self._ready):
+        if self._next < len(self._untouched) or any(self.state_of(i) == _READY for _, i in self._ready):
             return self._now()
         return min((at for at, i in self._waiting if self._waits_until(i, at)), default=None)
 
