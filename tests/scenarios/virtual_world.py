@@ -388,6 +388,7 @@ class World:
     def _start(self, name, number):
         rng = random.Random(f"{self.script.seed} {name}")
         surroundings = Surroundings(
+            composes=False,
             database=TroubledDatabase(self, number, rng),
             queue=self.queue,
             desk=EngineDesk(self.catalogue, self.shared),
