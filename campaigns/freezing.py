@@ -10,7 +10,7 @@ from django.utils import timezone
 from django.utils.text import slugify
 
 from campaigns.exceptions import BadWindow, NotReady
-from campaigns.models import OnFailed, OnLate, Run, Step, TemplateVersion, Workflow
+from campaigns.models import OnFailed, OnLate, Run, Start, Step, TemplateVersion, Workflow
 from campaigns.sequence import Delay, depths, parse_after, parse_delay, problems_between, problems_of
 from delivery.core.sequence import Edge, Rules
 from delivery.core.window import ZONE_FIELD, Window
@@ -30,6 +30,11 @@ def freeze(run: Run) -> tuple[Batch, dict[str, object]]:
     """Writes the batch and the messages of a run; the second is what the run is to remember of its settings. Part of
     the caller's transaction. Raises NotReady."""
     workflow = run.workflow
+    if workflow.start == Start.AT_ONCE and workflow.audience.depends_field:  # named there after this was saved
+        raise NotReady(
+            f"Workflow {workflow.slug} starts at once, but those in {workflow.audience.name} depend on each other, "
+            "which is checked before the first mail goes out: let it start when every recipient has been checked."
+        )
     steps = _steps(workflow)
     pool = _sandbox() if run.test_limit else workflow.pool
     _refuse_pool(pool, workflow.from_address.rpartition("@")[2].lower())

@@ -81,10 +81,11 @@ def parse_delay(text: str) -> Delay:
         unit = _UNITS.get(piece["unit"])
         if unit is None:
             raise _bad_delay(f'"{piece["unit"]}" is no unit of time: there are minutes, hours, days and weeks')
+        # Compared before it is multiplied: there are numbers that no timedelta holds.
+        if float(piece["number"]) > (LONGEST_DELAY - wait) / unit:
+            raise _bad_delay(f"a step waits for {LONGEST_DELAY.days} days at most")
         wait += unit * float(piece["number"])
         rest = rest[piece.end() :]
-    if wait > LONGEST_DELAY:
-        raise _bad_delay(f"a step waits for {LONGEST_DELAY.days} days at most")
     if not rest:
         return Delay(wait)
     read = _CLOCK.fullmatch(rest)

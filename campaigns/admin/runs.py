@@ -49,7 +49,7 @@ class RunAdmin(MaySend, ReadOnly, ModelAdmin):
     moves = {"pause": RunState.PAUSED, "resume": RunState.SENDING, "cancel": RunState.CANCELLED}
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:
-        ended = Tally.objects.filter(batch=OuterRef("batch")).order_by().values("batch")
+        ended = Tally.objects.filter(batch=OuterRef("batch"), state__in=DeliveryState.values).order_by().values("batch")
         return super().get_queryset(request).annotate(ended=Subquery(ended.annotate(n=Sum("count")).values("n")))
 
     @display(description="Run", ordering="pk")

@@ -125,10 +125,11 @@ def _cancel_deliveries(batch_id: int) -> int:
     ended = Counter()
     waiting = Q(state=DeliveryState.WAITING)
     # One at a time: each has an index, all together have none.
-    for free in (waiting & Q(pending__gt=0), waiting & Q(pending__lte=0), Q(state=DeliveryState.READY)):
+    pending = waiting & Q(pending__gt=0)
+    if batch.ordered or batch.sequenced:  # whoever ends what these wait for locks them in this order, too
+        list(batch.rows().filter(pending).order_by("pk").select_for_update().values_list("pk"))
+    for free in (pending, waiting & Q(pending__lte=0), Q(state=DeliveryState.READY)):
         rows = batch.rows().filter(free)
-        if batch.ordered:  # who ends others of it at the same time locks them in this order, too
-            list(rows.order_by("pk").select_for_update().values_list("pk"))
         for pinned, state in ((False, batch.left_as), (True, DeliveryState.UNCERTAIN.value)):
             ended[batch_id, state] += rows.filter(pinned=pinned).update(
                 state=state, settled_at=now, words=batch.hold_reason
@@ -149,12 +150,12 @@ def finish_cancelled() -> None:
 
 def unblock() -> None:
     """Sees to batches in which some wait for others that have ended long since, and nothing else goes on."""
-    moving = (DeliveryState.READY, DeliveryState.LEASED, DeliveryState.SENDING)
     for batch_id in Batch.objects.filter(state=BatchState.OPEN, ordered=True, growing=False).values_list(
         "pk", flat=True
     ):
         rows = Delivery.objects.filter(batch=batch_id)
-        if not rows.filter(state__in=moving).exists():
+        # Each has an index, both together have none.
+        if not rows.filter(state=DeliveryState.READY).exists() and not rows.filter(lease__isnull=False).exists():
             links.make_up(batch_id)
 
 

@@ -220,15 +220,25 @@ def settle(lease_id: int, results: Sequence[Result]) -> int:
             f"UPDATE {C} SET state = v.state, attempts = v.attempts, not_before = v.not_before, lease_id = NULL, "
             f"text = CASE v.text WHEN '' THEN {C}.text ELSE v.text END, "
             f"words = CASE v.words WHEN '' THEN {C}.words ELSE v.words END, "
-            f"composed_at = CASE WHEN v.state IN ('done', 'review') THEN {at} ELSE composed_at END "
+            f"composed_at = CASE WHEN v.state IN ('done', 'review') THEN {at} ELSE composed_at END, "
+            f"deadline = CASE WHEN v.state = 'review' AND {_goes_late()} THEN {at} ELSE deadline END "
             f"FROM {source} WHERE {C}.delivery_id = v.id "
             # By the keys that were handed in: see `delivery.queue.outcomes`.
             f"AND CASE WHEN {C}.lease_id = %s AND {C}.state = 'claimed' THEN true ELSE false END "
             f"RETURNING {C}.delivery_id, {C}.state",
-            [instant(now), *parameters, lease_id],
+            [instant(now), instant(NO_DEADLINE), *parameters, lease_id],
         )
         written = cursor.fetchall()
     return links.satisfied(sorted(pk for pk, state in written if state in (_DONE, _FALLBACK)), now)
+
+
+def _goes_late() -> str:
+    """A condition that a mail goes after its deadline, too: then there is time to review its words."""
+    late = "m.rules ->> 'late' = 'true'" if is_postgres() else "json_extract(m.rules, '$.late')"
+    return (
+        f"EXISTS (SELECT 1 FROM {table(Delivery)} AS d JOIN {table(Message)} AS m ON m.id = d.message_id "
+        f"WHERE d.id = {C}.delivery_id AND {late})"
+    )
 
 
 def _kept(result: Result) -> Result:

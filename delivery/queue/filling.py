@@ -103,15 +103,15 @@ class Filler:
     def _row(self, delivery: NewDelivery, now: datetime) -> tuple[object, ...]:
         rules = self._rules
         data = json.dumps(delivery.data)
-        due = rules.planned(now, data) or NO_DEADLINE
-        deadline = rules.deadline(due, delivery.deadline)
-        not_before = rules.not_before(due, deadline)
+        due = rules.planned(now, data)
+        deadline = rules.deadline(due or now, delivery.deadline)
+        not_before = rules.not_before(due or now, deadline)
         pending = len(delivery.after) + self._composed
         words = delivery.skipped[:MAX_WORDS]
         if delivery.skipped:
             state, not_before, settled_at = _SKIPPED, None, now
-        elif due == NO_DEADLINE:
-            state, words, settled_at = _SKIPPED, NEVER, now
+        elif due is None:
+            state, words, not_before, settled_at = _SKIPPED, NEVER, None, now
         elif pending or not_before > now:
             state, settled_at = _WAITING, None
         else:

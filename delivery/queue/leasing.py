@@ -20,6 +20,7 @@ from delivery.queue import links
 from delivery.queue.dialect import database_now, instant, read_instant, skip_locked, table, while_it_stands
 
 PROMOTED_AT_ONCE = 5000
+FORESIGHT = timedelta(minutes=5)  # who asks what is due wants to know about a minute
 LOST = "The worker ended before the answer was known."
 
 
@@ -96,12 +97,14 @@ def promote() -> int:
 
 
 def due(batch_id: int) -> datetime | None:
-    """When a batch next has something to do: now, when the first waiting delivery's time comes, or None: not before
-    somebody else's work is done."""
+    """When a batch next has something to do: now, when the first waiting delivery's time comes, or None: not within
+    FORESIGHT, or not before somebody else's work is done."""
     rows = Delivery.objects.filter(batch=batch_id)
     if rows.filter(state=DeliveryState.READY).exists():
         return database_now()
-    waiting = rows.filter(state=DeliveryState.WAITING, pending__lte=0, not_before__isnull=False)
+    now = database_now()
+    # Not beyond that: the index is one for all batches, and millions may wait in it for days.
+    waiting = rows.filter(state=DeliveryState.WAITING, pending__lte=0, not_before__lte=now + FORESIGHT)
     return waiting.order_by("not_before").values_list("not_before", flat=True).first()
 
 

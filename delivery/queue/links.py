@@ -186,7 +186,7 @@ def _follow(batch_id: int, plan: _Plan, ended: Sequence[Ended], now: datetime, f
                 fate = fates[case] = _next(plan.messages[message_id], follower, on, end, data, now)
             rows.append((delivery_id, fate))
     over = _write(batch_id, plan, rows, now, found)
-    for message_id, predecessors in joined.items():
+    for message_id, predecessors in sorted(joined.items()):
         over += _join(batch_id, plan, plan.messages[message_id], predecessors, now, found)
     return over
 
@@ -243,8 +243,7 @@ def _write(batch_id: int, plan: _Plan, rows: Sequence[_Row], now: datetime, foun
     since, comes back."""
     if not rows:
         return []
-    soon = now + SOON
-    found.released += sum(1 for _, fate in rows if fate.not_before and fate.not_before < soon and not fate.pending)
+    _count_due(rows, now, found)
     made = _insert(batch_id, rows)
     found.changes[batch_id, FOLLOWED] += len(made)
     if len(made) < len(rows):
@@ -252,6 +251,12 @@ def _write(batch_id: int, plan: _Plan, rows: Sequence[_Row], now: datetime, foun
         found.changes[batch_id, _SKIPPED] -= len(back)
         made += back
     return _take_stock(batch_id, plan, made, found)
+
+
+def _count_due(rows: Sequence[_Row], now: datetime, found: Consequences) -> None:
+    """Counts those that wait for nothing but a time that comes soon."""
+    soon = now + SOON
+    found.released += sum(1 for _, fate in rows if fate.not_before and fate.not_before < soon and not fate.pending)
 
 
 def _take_stock(batch_id: int, plan: _Plan, made: Sequence[tuple[int, int, str]], found: Consequences) -> list[Ended]:
@@ -300,7 +305,8 @@ def _insert(batch_id: int, rows: Sequence[_Row]) -> list[tuple[int, int, str]]:
             f"SELECT p.batch_id, v.message, p.address, p.identity, p.key, p.name, p.data, {_threads()}, p.engine_id, "
             "v.state, v.priority, v.deadline, v.not_before, v.pending, v.words, v.code, v.settled_at "
             f"FROM {source} JOIN {D} AS p ON p.id = v.id JOIN {table(Message)} AS m ON m.id = p.message_id "
-            "WHERE true ON CONFLICT DO NOTHING RETURNING id, message_id, state",
+            # Two ends of one recipient make the same mail: of many recipients at a time they do so in one order.
+            "WHERE true ORDER BY p.identity, p.key, v.message ON CONFLICT DO NOTHING RETURNING id, message_id, state",
             parameters,
         )
         made = cursor.fetchall()
@@ -347,11 +353,10 @@ def _join(
     rows: list[_Row] = []
     for each, ends in _standing(message, sorted(ended)).items():
         fate = _judged(each, plan, message, ends, now)
-        if fate is not None and fate.state != each.state:
+        if fate is not None and not each.state == fate.state == _SKIPPED:
             rows.append((each.id, fate))
             found.changes[batch_id, _SKIPPED] -= each.state == _SKIPPED
-        elif fate is not None and fate.state == _WAITING == each.state:
-            rows.append((each.id, fate))
+    _count_due(rows, now, found)
     if not rows:
         return []
     source, parameters = _fated(rows)
@@ -432,8 +437,11 @@ def _release(batch_id: int, plan: _Plan, ended: Sequence[Ended], now: datetime, 
     gap = max(message.rules.gap for message in plan.messages.values())
     good = [each.id for each in ended if each.state == _ACCEPTED or releases]
     failed = [each.id for each in ended if each.state != _ACCEPTED and not releases]
-    _lower(batch_id, _met(good), now if gap <= SURE_GAP else now + gap, now, found)
-    return _skip_dependents(batch_id, failed, now, found)
+    met, why = _met(good), _failing(failed)
+    _locked({*met, *why})  # all at once, in one order
+    _lower(batch_id, met, now if gap <= SURE_GAP else now + gap, now, found)
+    _wait_for_words(batch_id, met, found)
+    return _skip(batch_id, why, PREDECESSOR, now, found)
 
 
 def _met(predecessors: Sequence[int]) -> Counter[int]:
@@ -478,6 +486,22 @@ def _lower(batch_id: int, fewer: Mapping[int, int], not_before: datetime, now: d
     found.changes[batch_id, _SKIPPED] -= back
 
 
+def _wait_for_words(batch_id: int, delivery_ids: Collection[int], found: Consequences) -> None:
+    """Those of these that were skipped and now wait for no predecessor any more, but for their words, wait again: what
+    is skipped has ended, and its batch would be done without it. Locked by the caller."""
+    if not delivery_ids:
+        return
+    condition, parameters = ids(f"{D}.id", sorted(delivery_ids))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {D} SET state = '{_WAITING}', settled_at = NULL, code = '', words = '' "
+            f"WHERE {condition} AND {_MAY_COME_BACK} AND {D}.pending > 0 AND NOT EXISTS ("
+            f"SELECT 1 FROM {table(Dependency)} AS e WHERE e.delivery_id = {D}.id AND NOT e.met)",
+            parameters,
+        )
+        found.changes[batch_id, _SKIPPED] -= cursor.rowcount
+
+
 def _locked(delivery_ids: Iterable[int]) -> dict[int, str]:
     """The states of these, which nobody else changes until the transaction ends. Locked in the order of their ids, as
     everybody does who locks several."""
@@ -491,9 +515,10 @@ def _locked(delivery_ids: Iterable[int]) -> dict[int, str]:
         return dict(cursor.fetchall())
 
 
-def _skip_dependents(batch_id: int, failed: Sequence[int], now: datetime, found: Consequences) -> list[Ended]:
+def _failing(failed: Sequence[int]) -> dict[int, str]:
+    """Who waits for these, and what is said to them."""
     if not failed:
-        return []
+        return {}
     condition, parameters = ids("predecessor_id", sorted(failed))
     with connection.cursor() as cursor:
         cursor.execute(
@@ -501,10 +526,7 @@ def _skip_dependents(batch_id: int, failed: Sequence[int], now: datetime, found:
             "GROUP BY delivery_id ORDER BY delivery_id",
             parameters,
         )
-        why = {
-            delivery_id: f"it depends on {on_key}, which was not accepted" for delivery_id, on_key in cursor.fetchall()
-        }
-    return _skip(batch_id, why, PREDECESSOR, now, found)
+        return {i: f"it depends on {on_key}, which was not accepted" for i, on_key in cursor.fetchall()}
 
 
 def _skip(batch_id: int, why: Mapping[int, str], code: str, now: datetime, found: Consequences) -> list[Ended]:
@@ -563,7 +585,8 @@ def _unheard(batch_id: int) -> list[Ended]:
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT DISTINCT p.id, p.state FROM {table(Dependency)} AS e JOIN {D} AS p ON p.id = e.predecessor_id "
-            f"JOIN {D} AS d ON d.id = e.delivery_id WHERE e.batch_id = %s AND NOT e.met "
+            f"JOIN {D} AS d ON d.id = e.delivery_id JOIN {table(Batch)} AS b ON b.id = e.batch_id "
+            "WHERE e.batch_id = %s AND e.delivery_id BETWEEN b.first_id AND b.last_id AND NOT e.met "
             f"AND p.settled_at IS NOT NULL AND d.state = '{_WAITING}' LIMIT %s",
             [batch_id, AT_ONCE],
         )

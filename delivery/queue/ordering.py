@@ -7,11 +7,12 @@ from graphlib import CycleError, TopologicalSorter
 
 from django.db import connection
 
-from delivery.models import Delivery, DeliveryState, Dependency
+from delivery.models import Batch, Delivery, DeliveryState, Dependency
 from delivery.queue import links
 from delivery.queue.dialect import is_postgres, table
 
 READ_AT_ONCE = 10_000
+MOST_NAMED = 20  # of a circle: a longer one is told by its beginning
 
 
 class Unknown(ValueError):
@@ -70,12 +71,17 @@ def _drop(batch_id: int) -> None:
 def _refuse_circles(batch_id: int) -> None:
     """Edges are numbers only: some hundred octets for each, and a batch that is ordered has to be looked at whole."""
     edges: TopologicalSorter[int] = TopologicalSorter()
-    rows = Dependency.objects.filter(batch=batch_id).values_list("delivery_id", "predecessor_id")
+    first, last = Batch.objects.values_list("first_id", "last_id").get(pk=batch_id)
+    # By its range of ids: an index begins with the delivery, none with the batch.
+    edges_of = Dependency.objects.filter(batch=batch_id, delivery__gte=first or 0, delivery__lte=last or 0)
+    rows = edges_of.values_list("delivery_id", "predecessor_id")
     for delivery_id, predecessor_id in rows.iterator(READ_AT_ONCE):
         edges.add(delivery_id, predecessor_id)
     try:
         edges.prepare()
     except CycleError as error:
         circle = error.args[1][::-1]  # graphlib: each one is a predecessor of the next
+        if len(circle) > MOST_NAMED:
+            circle = [*circle[: MOST_NAMED - 1], circle[-1]]
         keys = dict(Delivery.objects.filter(pk__in=circle).values_list("pk", "key"))
         raise Circle([keys[delivery_id] for delivery_id in circle]) from None

@@ -17,7 +17,7 @@ from delivery.core.envelope import Envelope, Frame, Kind, Mailbox
 from delivery.models import NO_DEADLINE, DeliveryState
 from delivery.models.batch import BatchState
 from delivery.queue.batches import BatchView
-from delivery.queue.leasing import Leased
+from delivery.queue.leasing import FORESIGHT, Leased
 from delivery.queue.outcomes import ENDED, Mark, Settlement
 
 BATCH = 1
@@ -268,7 +268,8 @@ class MemoryQueue:
     def due(self, batch_id: int) -> datetime | None:
         if self._next < len(self._untouched) or any(self.state_of(i) == _READY for _, i in self._ready):
             return self._now()
-        return min((at for at, i in self._waiting if self._waits_until(i, at)), default=None)
+        soon = self._now() + FORESIGHT
+        return min((at for at, i in self._waiting if at <= soon and self._waits_until(i, at)), default=None)
 
     def next_due(self) -> datetime | None:
         while self._waiting and not self._waits_until(self._waiting[0][1], self._waiting[0][0]):

@@ -138,6 +138,7 @@ class _Session:
         self._messages: OrderedDict[int, Composer] = OrderedDict()
         self._time = Bell()  # something waits for its time that did not before
         self._hand = Hand()
+        self._stale = False  # something is ready that the last look at the batches did not see
         self._record = Record(around.meter, around.clock)
         self.is_full = False
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -263,6 +264,7 @@ class _Session:
                 await self._database.ask(self._around.meter.flush)
 
     def _released(self) -> None:
+        self._stale = True
         self._idle.set()
         self._time.set()
 
@@ -282,6 +284,7 @@ class _Session:
             if due is not None and due <= self._clock.now() and await self._database.ask(self._queue.promote):
                 if self._clock.monotonic() - self._looked_at > LOOK_AGAIN:
                     await self._look_at_engines()  # it may have waited for just what a person has changed meanwhile
+                self._stale = True
                 self._idle.set()
             elif wait <= 0:
                 await asyncio.sleep(SOONEST)  # by the database's clock its time has not quite come
@@ -292,7 +295,8 @@ class _Session:
         looked_at = 0.0
         batches: list[BatchView] = []
         while not self._stop.is_set():
-            if not batches or self._clock.monotonic() - looked_at > LOOK_AGAIN:
+            if not batches or self._stale or self._clock.monotonic() - looked_at > LOOK_AGAIN:
+                self._stale = False
                 batches = await self._database.ask(self._queue.open_batches, self._only)
                 self._hand.looked()
                 looked_at = self._clock.monotonic()
