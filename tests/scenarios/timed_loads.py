@@ -1,9 +1,9 @@
 """Random loads of mails with deadlines, the order in which they should go, and what the worker's own code makes of them
 in virtual time.
 
-A load is made from a schedule: some order in which everything goes at the engine's pace, drawn by chance, says how early
-each deadline may be. So the earliest deadline first meets them all, for no order loses less than that one as long as all
-mails cost the same; and it is tight, because many deadlines leave no time beyond what `Load.blocking` grants.
+A load is made from a schedule: some order in which everything goes at the engine's pace, drawn by chance, says how
+early each deadline may be. So the earliest deadline first meets them all, for no order loses less than that one as long
+as all mails cost the same; and it is tight, because many deadlines leave no time beyond what `Load.blocking` grants.
 """
 
 import asyncio
@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from heapq import heappop, heappush
 from typing import NamedTuple
 
 from delivery.core.script import VendorScript
@@ -26,13 +25,13 @@ from delivery.simulation.queue import MemoryQueue
 from delivery.simulation.vendors import Policies, ScriptedCatalogue
 from delivery.worker import Pump, Surroundings, Until
 from delivery.worker.lane import AHEAD, LEAST_AHEAD, SHORT_LATENESS
-from delivery.worker.pump import LOOK_AGAIN
 from delivery.worker.tokens import GATHER, PATIENCE
 
 SPAN = 100_000  # ids of one batch
 TERM = timedelta(seconds=30)
 WRITING = SECOND // 20  # from a token to the hand-over: what is marked is durable some 20 ms later
-PACES = [(200, 20), (50, 10), (20, 5), (10, 4), (5, 3), (100, 1), (20, 1), (3, 1)]  # a second, and how many at once
+# A second, and how many at once.
+PACES = [(200, 40), (200, 20), (50, 10), (20, 5), (10, 4), (5, 3), (100, 1), (20, 1), (3, 1)]
 
 
 class Job(NamedTuple):
@@ -45,7 +44,7 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Load:
-    """Mails for one engine. `database` is how long it takes to answer, at most, in seconds."""
+    """Mails for one engine. `database` is how long that takes to answer a question, at most, in seconds."""
 
     rate: Rate
     latency: timedelta
@@ -58,15 +57,21 @@ class Load:
         return [job for job in self.jobs if job.deadline is not None]
 
     @property
+    def answers(self) -> int:
+        """How long the database takes to answer a question that has to wait for two others, at most."""
+        return int(3 * self.database * SECOND)
+
+    @property
     def paced(self) -> Rate:
-        """The pace at which tokens are drawn, without a burst: that may have gone to ballast just before."""
-        rate = self.rate.guarded(max(self.rate.lateness, int(PATIENCE * self.database * SECOND)))
-        return Rate(rate.interval + rate.toll, 1)
+        """The pace at which tokens are drawn, without a burst: that may have gone to ballast just before. Where there
+        is none, the time of the question is lost with each of them."""
+        rate = self.rate.guarded(max(self.rate.lateness, PATIENCE * self.answers))
+        return Rate(rate.interval + rate.toll + (self.answers if rate.burst == 1 else 0), 1)
 
     @property
     def seen(self) -> int:
         """How long after it is due the worker has a mail in its hands, at most."""
-        return WRITING + int(6 * self.database * SECOND)
+        return WRITING + 2 * self.answers
 
     @property
     def blocking(self) -> int:
@@ -76,7 +81,7 @@ class Load:
             waits = GATHER
         else:
             waits = max(LEAST_AHEAD * self.paced.interval, int(AHEAD * SECOND))
-        return waits + 2 * self.paced.interval + WRITING + int(6 * self.database * SECOND)
+        return waits + 2 * self.paced.interval + WRITING + 2 * self.answers
 
     @classmethod
     def by_chance(cls, rng: random.Random) -> "Load":
@@ -190,7 +195,7 @@ class Batches:
         return lease_id
 
     def extend(self, lease_id, term):
-        return all([queue.extend(lease_id, term) for queue in self._queues.values()])
+        return all(queue.extend(lease_id, term) for queue in self._queues.values())
 
     def lease(self, lease_id, batch_id, limit):
         rows = self._queues[batch_id].lease(lease_id, batch_id, limit)
@@ -271,7 +276,6 @@ def carried_out(load: Load, seed: str) -> Seen:
     """What the worker makes of a load."""
     loop = VirtualLoop()
     clock = VirtualClock(loop)
-    places: dict[int, int] = {}
     by_batch: dict[int, list[Job]] = {}
     for job in load.jobs:
         by_batch.setdefault(job.batch, []).append(job)
@@ -285,7 +289,8 @@ def carried_out(load: Load, seed: str) -> Seen:
         )
     arrived: dict[int, int] = {}
     script = VendorScript("vendor", rate=load.rate, latency=load.latency)
-    catalogue = ScriptedCatalogue([script], Policies(), clock, seed, [lambda key, at: arrived.setdefault(int(key, 16), at)])
+    note = [lambda key, at: arrived.setdefault(int(key, 16), at)]
+    catalogue = ScriptedCatalogue([script], Policies(), clock, seed, note)
     surroundings = Surroundings(
         composes=False,
         database=SlowDatabase(load.database, random.Random(f"{seed} database")),
