@@ -173,6 +173,20 @@ def test_who_has_replied_or_whose_mail_came_back_gets_no_more_of_the_run_unless_
     assert_accounted_for(run, 6)
 
 
+def test_who_unsubscribes_between_two_steps_gets_no_more():
+    workflow = cast.workflow()
+    cast.add_step(workflow, 2, after="1", delay="1 second")
+    run = cast.initialized(workflow)
+
+    def unsubscribe():
+        Suppression.objects.create(address=cast.ADA[0], identity=cast.ADA[0], scope="letters", reason="unsubscribe")
+
+    run = pumped(run, 3, unsubscribe)
+
+    assert ends(run)[2] == {"accepted": 2, "suppressed": 1}
+    assert_accounted_for(run, 6)
+
+
 def test_a_stop_is_for_one_run_only():
     workflow = cast.workflow()
     run = cast.ended(workflow)
