@@ -73,7 +73,8 @@ SETTINGS: dict[str, forms.Field] = {
     "fields": _area(
         "Fields",
         "One per line, name = path : type, such as email = contact.email or age = profile.age : optional integer. "
-        f"Types: {', '.join(Type)}; none: text. Empty: every plain value of an item, under its own name.",
+        f'Types: {", ".join(Type)}; none: text. In quotes, a text with paths in braces: email = "case-{id}@example.org". '
+        "Empty: every plain value of an item, under its own name.",
         6,
     ),
     "paging": _choice("Pages", STYLES),

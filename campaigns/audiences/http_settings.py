@@ -12,7 +12,7 @@ from campaigns.audiences.http_paging import STYLES, Paging, Style
 from campaigns.audiences.http_url import parameters, with_parameters
 from campaigns.audiences.json_increment import COMPARABLE, Since
 from campaigns.audiences.json_mapping import EXAMPLE as MAPPING_EXAMPLE
-from campaigns.audiences.json_mapping import Mapped, parse_mapping
+from campaigns.audiences.json_mapping import Mapped, Worded, parse_mapping
 from campaigns.audiences.json_path import Path, parse_path
 from campaigns.audiences.json_types import Type
 from delivery.engines.http_api.authentication import Proof, auth_problems, proof_of
@@ -79,7 +79,7 @@ class HttpSettings:
     headers: Mapping[str, str] = field(repr=False)
     hidden: tuple[str, ...] = field(repr=False)  # what no message may show
     paging: Paging = field(default_factory=Paging)
-    fields: tuple[Mapped, ...] = ()
+    fields: tuple[Mapped | Worded, ...] = ()
     since: Since | None = None
     limits: Limits = Limits()
 
