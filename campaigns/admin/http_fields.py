@@ -73,7 +73,7 @@ SETTINGS: dict[str, forms.Field] = {
     "fields": _area(
         "Fields",
         "One per line, name = path : type, such as email = contact.email or age = profile.age : optional integer. "
-        f'Types: {", ".join(Type)}; none: text. In quotes, a text with paths in braces: email = "case-{id}@example.org". '
+        f'Types: {", ".join(Type)}; none: text. In quotes, a text with paths in braces: email = "{id}@example.org". '
         "Empty: every plain value of an item, under its own name.",
         6,
     ),
