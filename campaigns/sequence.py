@@ -5,11 +5,13 @@ From such lines to what they mean, and what is wrong with the steps of a workflo
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from graphlib import CycleError, TopologicalSorter
-from typing import NamedTuple
+from itertools import count
+from typing import NamedTuple, Protocol
 
 from campaigns import hours
 from campaigns.exceptions import BadStep, BadWindow
@@ -22,6 +24,16 @@ EXAMPLE_DELAY = "3 days"
 EXAMPLE_CLOCK = "next tuesday 9:00 their time"
 LONGEST_DELAY = timedelta(days=366)
 
+POSITIONS = range(1, 30_000)
+NO_STEP = "A workflow needs a step: choose its template."
+NO_DEADLINE = (
+    "So long before which deadline? Enter one above, such as 120 minutes, or name the field with the recipients' "
+    "deadlines on the page of the audience."
+)
+NO_DEADLINE_AFTER_ANOTHER = (
+    "So long before which deadline? A step that waits for others needs its own: enter one above, such as 120 minutes."
+)
+
 _AFTER = re.compile(r"(?:step\s+)?(?P<position>[0-9]{1,5})(?:\s+(?:is\s+|was\s+)?(?P<on>[a-z ]+))?")
 _UNITS = {
     **dict.fromkeys(("second", "seconds", "sec", "s"), timedelta(seconds=1)),
@@ -32,7 +44,7 @@ _UNITS = {
 }
 _PIECE = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)\s*(?P<unit>[a-z]+)\s*(?:and\s+|,\s*)?")
 _CLOCK = re.compile(
-    r"(?:then\s+|next\s+)*(?P<days>[a-z][a-z ,-]*?)?\s*(?:at\s+)?(?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})"
+    r"(?:then\s+|next\s+)*(?P<days>(?!at\s)[a-z][a-z ,-]*?)?\s*(?:at\s+)?(?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})"
     r"(?P<theirs>\s+(?:in\s+)?their\s+time)?"
 )
 
@@ -169,6 +181,54 @@ def problems_between(steps: Sequence[StepLines], stops_on: Sequence[str] = ()) -
         circle = error.args[1][::-1]
         words = f"These steps wait for each other in a circle: {' → '.join(map(str, circle))}. One of them must begin."
         yield Problem(circle[0], "after", words)
+
+
+class TimedStep(Protocol):
+    """A step with its lines, and with what an operator has set of its deadline."""
+
+    deadline_minutes: int | None
+    lead_seconds: float | None
+
+    @property
+    def lines(self) -> StepLines: ...
+
+
+def numbered(positions: Sequence[int | None]) -> list[int]:
+    """The numbers of steps, of which those without one get the next ones."""
+    following = count(max((position for position in positions if position is not None), default=0) + 1)
+    return [next(following) if position is None else position for position in positions]
+
+
+def problems_of_workflow(
+    steps: Sequence[TimedStep], stops_on: Sequence[str] = (), *, recipients_have_deadlines: bool = False
+) -> Iterator[Problem]:
+    """What is wrong with the steps of a workflow together, of which each has nothing wrong by itself. A number that no
+    step can have, or that several have, is said alone: by it the others are named."""
+    numbers = list(_problems_with_numbers([step.lines.position for step in steps]))
+    yield from numbers
+    if not numbers:
+        yield from _leads_without_deadline(steps, recipients_have_deadlines)
+        yield from problems_between([step.lines for step in steps], stops_on)
+
+
+def _problems_with_numbers(positions: Sequence[int]) -> Iterator[Problem]:
+    """One for each number, however many steps have it."""
+    free = next(number for number in POSITIONS if number not in positions)
+    for position, steps in Counter(positions).items():
+        if position not in POSITIONS:
+            yield Problem(position, "position", f"Numbers go from {POSITIONS[0]} to {POSITIONS[-1]:,}.")
+        elif steps > 1:
+            yield Problem(position, "position", f"There are {steps} steps {position}: {free} is free, for example.")
+
+
+def _leads_without_deadline(steps: Sequence[TimedStep], recipients_have_deadlines: bool) -> Iterator[Problem]:
+    for step in steps:
+        if step.lead_seconds is None or step.deadline_minutes is not None:
+            continue
+        if step.lines.after.strip():
+            yield Problem(step.lines.position, "lead_seconds", NO_DEADLINE_AFTER_ANOTHER)
+        elif not recipients_have_deadlines:
+            yield Problem(step.lines.position, "lead_seconds", NO_DEADLINE)
 
 
 def depths(steps: Sequence[StepLines]) -> dict[int, int]:

@@ -3,8 +3,6 @@
 What a line means and what goes together is decided by `campaigns.sequence`; here its problems come to their fields.
 """
 
-from collections import Counter
-
 from django import forms
 from django.db import transaction
 from unfold.forms import PaginationInlineFormSet
@@ -12,18 +10,10 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 
 from campaigns.admin.step_words import title_of
 from campaigns.models import Step, Workflow
-from campaigns.sequence import StepLines, problems_between
+from campaigns.sequence import NO_STEP, POSITIONS, numbered, problems_of_workflow
 
 # Where a step waits while others take its number: beyond every number that a person gives.
-PARKED = 30_000
-NO_STEP = "A workflow needs a step: choose its template."
-NO_DEADLINE = (
-    "So long before which deadline? Enter one above, such as 120 minutes, or name the field with the recipients' "
-    "deadlines on the page of the audience."
-)
-NO_DEADLINE_AFTER_ANOTHER = (
-    "So long before which deadline? A step that waits for others needs its own: enter one above, such as 120 minutes."
-)
+PARKED = POSITIONS.stop
 
 
 class StepForm(forms.ModelForm):
@@ -55,13 +45,6 @@ class StepForm(forms.ModelForm):
             if name in self.fields:  # who may only look has no fields
                 self.fields[name].required = False
 
-    def clean_position(self) -> int | None:
-        """Among the others it is judged by the formset. 0 sorts before whatever a person means by first."""
-        position = self.cleaned_data["position"]
-        if position is not None and not 1 <= position < PARKED:
-            raise forms.ValidationError(f"Numbers go from 1 to {PARKED - 1:,}.")
-        return position
-
     def clean_on_late(self) -> str:
         return self.cleaned_data["on_late"] or Step._meta.get_field("on_late").default
 
@@ -78,46 +61,24 @@ class StepFormSet(PaginationInlineFormSet):
         if not self._steps:
             raise forms.ValidationError(NO_STEP)
         self._number()
-        if any(form.errors for form in self._steps):
-            return
-        self._refuse_doubled_numbers()
-        self._refuse_lead_without_deadline()
         if not any(form.errors for form in self._steps):
-            self._refuse_problems_between()
+            self._refuse_problems()
 
     def _number(self) -> None:
         """Gives those without a number the next ones."""
-        last = max((form.cleaned_data.get("position") or 0 for form in self._steps), default=0)
-        for form in self._steps:
-            if form.cleaned_data.get("position") is None and "position" not in form.errors:
-                last += 1
-                form.cleaned_data["position"] = form.instance.position = last
+        readable = [form for form in self._steps if "position" not in form.errors]
+        numbers = numbered([form.cleaned_data.get("position") for form in readable])
+        for form, number in zip(readable, numbers, strict=True):
+            form.cleaned_data["position"] = form.instance.position = number
 
-    def _refuse_doubled_numbers(self) -> None:
-        numbers = Counter(form.cleaned_data["position"] for form in self._steps)
-        free = next(number for number in range(1, len(self._steps) + 2) if number not in numbers)
-        for form in self._steps:
-            number = form.cleaned_data["position"]
-            if numbers[number] > 1:
-                form.add_error("position", f"There are {numbers[number]} steps {number}: {free} is free, for example.")
-
-    def _refuse_lead_without_deadline(self) -> None:
+    def _refuse_problems(self) -> None:
         workflow: Workflow = self.instance
         by_recipient = bool(workflow.audience_id and workflow.audience.deadline_field)
-        for form in self._steps:
-            step = form.instance
-            if step.lead_seconds is None or step.deadline_minutes is not None:
-                continue
-            if step.after.strip():
-                form.add_error("lead_seconds", NO_DEADLINE_AFTER_ANOTHER)
-            elif not by_recipient:
-                form.add_error("lead_seconds", NO_DEADLINE)
-
-    def _refuse_problems_between(self) -> None:
-        lines: list[StepLines] = [form.instance.lines for form in self._steps]
-        at = {form.instance.position: form for form in self._steps}
-        for problem in problems_between(lines, self.instance.stops_on):
-            at[problem.position].add_error(problem.field, problem.words)
+        steps = [form.instance for form in self._steps]
+        for problem in problems_of_workflow(steps, workflow.stops_on, recipients_have_deadlines=by_recipient):
+            for form in self._steps:
+                if form.instance.position == problem.position:
+                    form.add_error(problem.field, problem.words)
 
     def save(self, commit: bool = True) -> list[Step]:
         """Steps that change their number, or go, first make room: whoever takes it is written before or after."""

@@ -118,7 +118,11 @@ class Rules:
         """When a mail is due whose predecessors ended at `since`, to a recipient with this data (JSON text). None when
         its clock never comes."""
         at = since + self.delay
-        return at if self._openings is None else self._openings.opening(data, at).at
+        if self._openings is None:
+            return at
+        # The opening that it lies in may be one that was found earlier, and have begun earlier.
+        opening = self._openings.opening(data, at).at
+        return opening and max(at, opening)
 
     def deadline(self, due: datetime, own: datetime | None = None) -> datetime | None:
         """Until when a mail that is due then should be gone, if it has a deadline: its own, or that of these rules,

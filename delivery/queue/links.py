@@ -55,6 +55,7 @@ class Consequences:
     and could not before."""
 
     changes: Counter[tuple[int, str]] = field(default_factory=Counter)
+    last_ids: dict[int, int] = field(default_factory=dict)
     skipped: int = 0
     released: int = 0
 
@@ -63,7 +64,9 @@ class Consequences:
         self.skipped += count
 
     def write(self) -> None:
-        """Adds to the tallies and the metrics. Last of all: others wait for these rows."""
+        """Writes what is one row for a whole batch. Last of all: others wait for these rows."""
+        for batch_id, last_id in sorted(self.last_ids.items()):
+            _widen(batch_id, last_id)
         tallies.add(self.changes)
         if self.skipped:
             metrics.settled({DeliveryState.SKIPPED: self.skipped})
@@ -244,8 +247,7 @@ def _write(batch_id: int, plan: _Plan, rows: Sequence[_Row], now: datetime, foun
     if not rows:
         return []
     _count_due(rows, now, found)
-    made = _insert(batch_id, rows)
-    found.changes[batch_id, FOLLOWED] += len(made)
+    made = _insert(batch_id, rows, found)
     if len(made) < len(rows):
         back = _bring_back([row for row in rows if row[1].state != _SKIPPED])
         found.changes[batch_id, _SKIPPED] -= len(back)
@@ -295,7 +297,7 @@ def _fated(rows: Sequence[_Row]) -> tuple[str, list[object]]:
     return f"(SELECT i.id, {columns} FROM {each} JOIN {fates} ON f.fate = i.fate) AS v", [*ids_of, *cells]
 
 
-def _insert(batch_id: int, rows: Sequence[_Row]) -> list[tuple[int, int, str]]:
+def _insert(batch_id: int, rows: Sequence[_Row], found: Consequences) -> list[tuple[int, int, str]]:
     """Makes deliveries to the recipients of others. Returns (id, message, state) of those that were not there."""
     source, parameters = _fated(rows)
     with connection.cursor() as cursor:
@@ -311,7 +313,8 @@ def _insert(batch_id: int, rows: Sequence[_Row]) -> list[tuple[int, int, str]]:
         )
         made = cursor.fetchall()
     if made:
-        _widen(batch_id, max(delivery_id for delivery_id, _, _ in made))
+        found.changes[batch_id, FOLLOWED] += len(made)
+        found.last_ids[batch_id] = max(found.last_ids.get(batch_id, 0), *(delivery_id for delivery_id, _, _ in made))
     return made
 
 
@@ -349,7 +352,7 @@ def _join(
     """A message that follows several: its mail is there from the first end on, and goes or is skipped by all of them.
     It is locked before these are looked at: of two that end at the same time, the later one sees both."""
     blocked = [_blocked(delivery_id, message, end) for delivery_id, end in ended.items()]
-    found.changes[batch_id, FOLLOWED] += len(_insert(batch_id, blocked))
+    _insert(batch_id, blocked, found)
     rows: list[_Row] = []
     for each, ends in _standing(message, sorted(ended)).items():
         fate = _judged(each, plan, message, ends, now)
@@ -456,7 +459,15 @@ def _met(predecessors: Sequence[int]) -> Counter[int]:
         return Counter(delivery_id for (delivery_id,) in cursor.fetchall())
 
 
-def _lower(batch_id: int, fewer: Mapping[int, int], not_before: datetime, now: datetime, found: Consequences) -> None:
+def _lower(
+    batch_id: int,
+    fewer: Mapping[int, int],
+    not_before: datetime,
+    now: datetime,
+    found: Consequences,
+    *,
+    revives: bool = True,
+) -> None:
     """So many things less to wait for. What then waits for nothing goes at `not_before`, or when its own time comes."""
     before = _locked(fewer)
     if not before:
@@ -465,7 +476,7 @@ def _lower(batch_id: int, fewer: Mapping[int, int], not_before: datetime, now: d
     greatest = "GREATEST" if is_postgres() else "MAX"
     at = f"{greatest}(COALESCE({D}.not_before, %s{kind}), %s{kind})"
     left = f"{D}.pending - v.n"
-    free = f"{left} <= 0 AND ({D}.state = '{_WAITING}' OR {_MAY_COME_BACK})"
+    free = f"{left} <= 0 AND ({D}.state = '{_WAITING}'{f' OR {_MAY_COME_BACK}' if revives else ''})"
     source, parameters = values("v", {"id": int, "n": int}, sorted(fewer.items()))
     earliest = [instant(not_before)] * 2
     with connection.cursor() as cursor:
@@ -607,7 +618,8 @@ def satisfied(delivery_ids: Sequence[int], now: datetime) -> int:
     more but their time."""
     found = Consequences()
     for batch_id, some in _by_batch(delivery_ids).items():
-        _lower(batch_id, dict.fromkeys(some, 1), now, now, found)
+        # What was skipped because of a predecessor does not come back for its words.
+        _lower(batch_id, dict.fromkeys(some, 1), now, now, found, revives=False)
     found.write()
     return found.released
 

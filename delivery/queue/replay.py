@@ -79,10 +79,14 @@ def consider_accepted(batch_id: int, ids: Iterable[int], by: str) -> int:
             some = list(uncertain.order_by("pk").select_for_update().values_list("pk", flat=True))
             rows.filter(pk__in=some).update(state=DeliveryState.ACCEPTED, settled_at=now, words=words, pinned=False)
             accepted += some
-        found = links.consequences((links.Ended(i, batch_id, "accepted") for i in accepted), done_too=True)
+        # One that is done and has this reason was cancelled before: nothing more goes out of it.
+        was_cancelled = bool(batch.hold_reason)
+        ended = (links.Ended(i, batch_id, "accepted") for i in accepted)
+        found = links.consequences(ended, done_too=not was_cancelled)
         found.changes[batch_id, DeliveryState.UNCERTAIN.value] -= len(accepted)
         found.changes[batch_id, DeliveryState.ACCEPTED.value] += len(accepted)
         found.write()
+        batch.refresh_from_db()  # its range of ids may have grown
         if batch.state == BatchState.DONE and batch.rows().filter(state__in=OPEN_STATES).exists():
             _reopen(batch_id)
     return len(accepted)

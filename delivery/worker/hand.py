@@ -17,6 +17,7 @@ MOST = 1000  # of one pool, however fast it is; what is marked ahead, and twice 
 FEED = 1.5  # seconds of work to hold
 FORGETTING = 0.5  # of the pace, with each beat
 OVERTAKEN = 4  # times its bound is held of a pool at most, however much of it is overtaken
+GRAIN = 0.1  # seconds of work that are worth a statement, when so much is overtaken that there is room for no more
 FEW = 8  # urgencies that are compared with each mail that leaves the hand
 
 Urgency = tuple[int, datetime]  # the batch's priority, and the deadline: the lowest goes first
@@ -106,8 +107,12 @@ class Hand:
         bound = max(least, min(most, int(pool.pace * FEED)))
         worthwhile = min(AT_ONCE, bound // 3)
         pool.wakes_at = bound - worthwhile
-        ahead = max(pool.ahead_of(self._urgency(view)), pool.held - (OVERTAKEN - 1) * bound)
-        return min(AT_ONCE, bound - ahead) if bound - ahead >= worthwhile else 0
+        room = bound - pool.ahead_of(self._urgency(view))
+        if room < worthwhile:
+            return 0
+        # What is more urgent than all that it overtakes must not wait until much of that has gone.
+        left = OVERTAKEN * bound - pool.held
+        return min(AT_ONCE, room, left) if left >= min(worthwhile, 1 + int(pool.pace * GRAIN)) else 0
 
     def took(self, view: BatchView, count: int, deadlines: Sequence[datetime] = ()) -> None:
         """So many of a batch were leased, the most urgent first. `deadlines`: those that have one."""

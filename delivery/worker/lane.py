@@ -96,6 +96,7 @@ class Lane:
         self._serials = count()
         self._outbox: Outbox[Item] = Outbox()
         self._collecting = asyncio.Lock()
+        self._drawing = asyncio.Lock()  # whoever was marked first gets the next token
         self._marked = 0  # marked and not yet answered
         self._ahead = 0  # what AHEAD is at the pace of late
         self._claimed = 0  # calls that wait for tokens while their room is kept for them
@@ -400,7 +401,8 @@ class Lane:
         first would be stale when the last is there."""
         if self._tokens.unlimited:
             return len(items)
-        got, token = self._tokens.kept(len(items)) or await self._tokens.take(len(items), self._stop)
+        async with self._drawing:
+            got, token = self._tokens.kept(len(items)) or await self._tokens.take(len(items), self._stop)
         for item in items[:got]:
             item.token = token
         return got

@@ -34,6 +34,7 @@ class Ledger:
         self._released = released
         self._marks: list[tuple[Sequence[Mark], asyncio.Future[set[int]]]] = []
         self._settlements: list[Settlement] = []
+        self._handed_in = self._written = 0  # marks and settlements, so far
         self._work = Bell()
         self._settled = Bell()
         self._task = asyncio.get_running_loop().create_task(self._write_for_ever())
@@ -41,18 +42,22 @@ class Ledger:
     def settle(self, settlement: Settlement) -> None:
         """Hands in an outcome. It is durable once `flushed` returns."""
         self._settlements.append(settlement)
+        self._handed_in += 1
         self._work.set()
 
     async def mark(self, marks: Sequence[Mark]) -> set[int]:
         """Records the intent to hand over. Returns the ids for which that is allowed and durable."""
         future: asyncio.Future[set[int]] = asyncio.get_running_loop().create_future()
         self._marks.append((marks, future))
+        self._handed_in += 1
         self._work.set()
         return await future
 
     async def flushed(self) -> None:
-        """Returns when everything handed in so far is durable."""
-        while self._settlements or self._marks or self._work.is_set():
+        """Returns when everything handed in so far is durable. What comes in meanwhile is not waited for: with other
+        batches under way there is no end of it."""
+        handed_in = self._handed_in
+        while self._written < handed_in:
             self._settled.clear()
             waiter = asyncio.ensure_future(self._settled.wait())
             await asyncio.wait((waiter, self._task), return_when=asyncio.FIRST_COMPLETED)
@@ -82,6 +87,7 @@ class Ledger:
             for wanted, future in marks:
                 if not future.done():
                     future.set_result({m.id for m in wanted} & allowed)
+            self._written += len(marks) + len(settlements)
             if not (self._marks or self._settlements):
                 self._work.clear()
             self._settled.set()

@@ -185,7 +185,7 @@ class _Session:
         if not around.composes:
             return NothingToCompose()
         return Composing(
-            around.database, around.desk, around.clock, around.rng, self._lease, self._idle.set, only=self._only
+            around.database, around.desk, around.clock, around.rng, self._lease, self._released, only=self._only
         )
 
     async def _wind_up(self, work: asyncio.Task[None], others: Sequence[asyncio.Task]) -> BaseException | None:

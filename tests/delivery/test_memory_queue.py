@@ -45,10 +45,23 @@ class Both:
         first = Delivery.objects.filter(batch=self.batch).order_by("pk").values_list("pk", flat=True)[0]
         self.offset = first - 1
         self.now = datetime.now(UTC)
-        self.memory = MemoryQueue(total, lambda: self.now, uncertain=policy, detailed=True)
+        self.memory = MemoryQueue(
+            total, lambda: self.now, uncertain=policy, detailed=True, **self.timed(rng.choice([0, 0.5]))
+        )
         self.leases = []  # (in the database, in memory)
         self.held = {}  # number of the lease -> {delivery: (as the database leased it, as memory did)}
         self.marked = set()
+
+    def timed(self, share):
+        """Gives so many of the deliveries a deadline, and lets so many wait, for a time that has come."""
+        numbers = range(1, self.total + 1)
+        deadlines = {i: self.now + timedelta(days=self.rng.randint(1, 3)) for i in numbers if self.rng.random() < share}
+        waiting = {i: PAST + timedelta(minutes=i) for i in numbers if self.rng.random() < share}
+        for i, at in deadlines.items():
+            Delivery.objects.filter(pk=i + self.offset).update(deadline=at)
+        for i, at in waiting.items():
+            Delivery.objects.filter(pk=i + self.offset).update(state="waiting", not_before=at)
+        return {"deadlines": deadlines, "not_before": waiting}
 
     # ---- what can happen ----
 
@@ -122,7 +135,12 @@ class Both:
         )
 
     def promote(self):
+        assert work.next_due() == self.memory.next_due()
         assert work.promote() == self.memory.promote()
+
+    def look(self):
+        ours, theirs = work.open_batches(self.batch.pk), self.memory.open_batches()
+        assert [view.deadline for view in ours] == [view.deadline for view in theirs]
 
     def give_back(self):
         number = self.a_lease()
@@ -205,7 +223,7 @@ def test_the_same_story_told_to_both_queues_leaves_the_same_rows(policy, rng):
         deeds = [
             both.lease, both.lease_more, both.lease_more, both.mark, both.mark, both.mark, both.settle, both.settle,
             both.settle, both.promote, both.give_back, both.end, both.die, both.extend, both.suppress, both.hold,
-            both.cancel, both.finish,
+            both.cancel, both.finish, both.look,
         ]  # fmt: skip
         for _ in range(STEPS):
             rng.choice(deeds)()

@@ -1,6 +1,8 @@
 """What a worker takes in hand: never more than a bound, the urgent first, equals in turn, and so much as it is fast."""
 
 from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -8,11 +10,12 @@ from hypothesis import strategies as st
 
 from delivery.core.dispatch import UncertainPolicy
 from delivery.queue import BatchView
-from delivery.worker.hand import AT_ONCE, FEED, FORGETTING, LEAST, MOST, Hand
+from delivery.worker.hand import AT_ONCE, FEED, FORGETTING, GRAIN, LEAST, MOST, OVERTAKEN, Hand
 
 pytestmark = pytest.mark.once
 
 POOL = 1
+NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
 
 def batch(number, priority=0, pool=POOL):
@@ -151,6 +154,58 @@ def test_a_batch_that_comes_later_has_the_next_turn():
     hand.took(batch(2), 10)
 
     assert [view.id for view in hand.in_turn([batch(1), batch(2), batch(3)])] == [3, 1, 2]
+
+
+# ---- deadlines ----
+
+
+def at(minute):
+    return NOON + timedelta(minutes=minute)
+
+
+def timed(number, minute):
+    return replace(batch(number), deadline=at(minute))
+
+
+def test_an_earlier_deadline_gets_room_while_later_ones_fill_the_hand_and_a_later_one_gets_none():
+    hand = Hand()
+    hand.took(timed(1, 5), LEAST, [at(5)] * LEAST)
+
+    assert hand.room(timed(2, 4)) == LEAST
+    assert hand.room(timed(2, 5)) == hand.room(timed(2, 6)) == 0
+
+
+def test_what_is_left_of_a_batch_is_no_more_urgent_than_the_last_that_was_taken_until_somebody_looks():
+    hand = Hand()
+    first, other = timed(1, 1), timed(2, 2)
+    hand.took(first, 2, [at(1), at(3)])
+
+    assert [view.id for view in hand.in_turn([first, other])] == [2, 1]
+    hand.looked()
+    assert [view.id for view in hand.in_turn([first, other])] == [1, 2]
+
+
+def test_of_what_is_left_without_a_deadline_all_that_has_one_is_more_urgent():
+    hand = Hand()
+    hand.took(timed(1, 1), 2, [at(1)])
+
+    assert [view.id for view in hand.in_turn([timed(1, 1), timed(2, 9)])] == [2, 1]
+
+
+@pytest.mark.parametrize("pace", [0, 600])
+def test_however_much_is_overtaken_the_hand_stays_bounded_and_the_most_urgent_waits_for_little_to_go(pace):
+    hand = with_pace(pace)
+    for minute in range(1000, 0, -1):
+        room = hand.room(timed(1, minute))
+        hand.took(timed(1, minute), room, [at(minute)] * room)
+        hand.looked()
+    gone = 0
+    while not hand.room(timed(1, 0)):
+        hand.let_go(1, at(1000))
+        gone += 1
+
+    assert hand.total + gone <= OVERTAKEN * bound_at(pace)
+    assert 1 <= gone <= 1 + pace * GRAIN
 
 
 # ---- the pace ----

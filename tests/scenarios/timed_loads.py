@@ -4,6 +4,7 @@ in virtual time.
 A load is made from a schedule: some order in which everything goes at the engine's pace, drawn by chance, says how
 early each deadline may be. So the earliest deadline first meets them all, for no order loses less than that one as long
 as all mails cost the same; and it is tight, because many deadlines leave no time beyond what `Load.blocking` grants.
+What is overtaken at a time fits into a worker's hand (`OVERTAKEN`): beyond that, what is most urgent may wait for room.
 """
 
 import asyncio
@@ -63,10 +64,11 @@ class Load:
 
     @property
     def paced(self) -> Rate:
-        """The pace at which tokens are drawn, without a burst: that may have gone to ballast just before. Where there
-        is none, the time of the question is lost with each of them."""
+        """The pace at which tokens are drawn, without a burst: that may have gone to ballast just before. Where each
+        mail asks for its own, the time of the question is lost."""
         rate = self.rate.guarded(max(self.rate.lateness, PATIENCE * self.answers))
-        return Rate(rate.interval + rate.toll + (self.answers if rate.burst == 1 else 0), 1)
+        one_by_one = self.rate.lateness < SHORT_LATENESS
+        return Rate(rate.interval + rate.toll + (self.answers if one_by_one else 0), 1)
 
     @property
     def seen(self) -> int:
@@ -95,8 +97,8 @@ class Load:
             rng.choice([0, 0, 0.002, 0.005]),
             [],
         )
-        ballast = [Job(rng.randint(1, batches), 0, None) for _ in range(rng.choice([0, 30, 150, 500]))]
-        dues = sorted(_dues(rng, min(600, int(pace * seconds * rng.uniform(0.3, 1))), seconds))
+        ballast = [Job(rng.randint(1, batches), 0, None) for _ in range(rng.choice([0, 30, 150]))]
+        dues = sorted(_dues(rng, min(600, int(pace * seconds * rng.choice([0.3, 0.7, 1]))), seconds))
         choose = rng.choice([_newest, _oldest, rng.choice])
         ends = schedule(load, dues, choose)
         easy = rng.choice([0, 0, 0.3, 0.9])  # share of deadlines that leave time
@@ -105,6 +107,16 @@ class Load:
             slack = rng.expovariate(0.3) if rng.random() < easy else 0
             jobs.append(Job(rng.randint(1, batches), due, end + load.blocking + int(slack * SECOND)))
         return replace(load, jobs=[*ballast, *jobs])
+
+    @classmethod
+    def each_more_urgent(cls, count: int) -> "Load":
+        """Twice as many in a second as the engine takes, each with an earlier deadline than all that are there, and
+        before them as many without any."""
+        load = cls(Rate.of(10, Period.SECOND, 4), timedelta(), 0, [])
+        dues = [(n + 1) * SECOND // 20 for n in range(count)]
+        ends = schedule(load, dues, _newest)
+        timed = [Job(1, due, end + load.blocking) for due, end in zip(dues, ends, strict=True)]
+        return replace(load, jobs=[*[Job(1, 0, None)] * count, *timed])
 
 
 def _dues(rng: random.Random, count: int, seconds: float) -> Iterable[int]:
