@@ -181,7 +181,7 @@ class Composing:
             async with self._looking:
                 if not self._stopped:
                     await self._look()
-            await self._news.wait(LOOK_AGAIN if self._sources or self._hand else REFRESH)
+            await self._news.wait(LOOK_AGAIN)
 
     async def _look(self) -> None:
         if self._clock.monotonic() - self._refreshed_at >= REFRESH:
