@@ -1,8 +1,9 @@
 """The door to the durable queue, and the only place where the state of a delivery or a batch is written.
 
 filling   rows in bulk                     leasing   ready -> leased -> ready, waiting -> ready, dead workers' rows
-outcomes  leased -> sending -> an end      links     what follows from an end for others: made, released, skipped
-batches   open, held, cancelled, done      ordering  who waits for whom, by name
+outcomes  leased -> sending -> an end      links     what follows from an end for others, by two kinds of link:
+batches   open, held, cancelled, done                follow_ups made, dependents released or skipped (plan, ends)
+ordering  who waits for whom, by name      composing words that are to be composed
 replay    an end -> ready again            events    what is heard after the end
 tallies   counts by end state              dialect   PostgreSQL and SQLite
 """

@@ -27,6 +27,7 @@ from delivery.queue.dialect import (
     values,
     while_it_stands,
 )
+from delivery.queue.ends import PREDECESSOR
 from delivery.signals import reviewed
 
 C = table(Composition)
@@ -183,15 +184,14 @@ def _still_wanted(claimed: Sequence[int]) -> list[ToCompose]:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT d.id, d.batch_id, d.message_id, c.engine_id, d.address, d.name, d.data, c.deadline, c.attempts, "
-            f"c.text, d.state, d.code, d.pending FROM {table(Delivery)} AS d JOIN {C} AS c ON c.delivery_id = d.id "
+            f"c.text, d.state, d.code FROM {table(Delivery)} AS d JOIN {C} AS c ON c.delivery_id = d.id "
             f"WHERE {condition} ORDER BY c.deadline, d.id",
             parameters,
         )
-        for *row, state, code, pending in cursor.fetchall():
-            may_come_back = state == DeliveryState.SKIPPED and code == links.PREDECESSOR
-            if state == DeliveryState.WAITING or (may_come_back and pending <= 1):
+        for *row, state, code in cursor.fetchall():
+            if state == DeliveryState.WAITING:
                 found.append(ToCompose(*row[:7], read_instant(row[7]), *row[8:]))
-            elif may_come_back:  # it waits for its predecessor, too, which somebody may send again
+            elif state == DeliveryState.SKIPPED and code == PREDECESSOR:  # which somebody may send again
                 put_off.append(row[0])
     free = {"lease": None, "state": _WANTED, "not_before": database_now() + PUT_OFF}
     Composition.objects.filter(pk__in=put_off).update(**free)

@@ -14,9 +14,9 @@ from django.db import connection, transaction
 from delivery.core.envelope import MAX_WORDS
 from delivery.core.sequence import PLAIN, Rules
 from delivery.models import NO_DEADLINE, Delivery, DeliveryState, Dependency
-from delivery.queue import batches, links
+from delivery.queue import batches, follow_ups, links
 from delivery.queue.dialect import database_now, instant, is_postgres, table, values
-from delivery.queue.links import NEVER
+from delivery.queue.ends import Ended
 
 # The columns that differ from row to row.
 STAGED = {
@@ -92,9 +92,9 @@ class Filler:
             batches.grew(self._batch, written.values())
             self._write_dependencies(first, written)
             if self._composed:
-                links.want_words([delivery_id for name, delivery_id in written.items() if name not in unsent])
+                follow_ups.want_words([delivery_id for name, delivery_id in written.items() if name not in unsent])
             skipped = [delivery_id for name, delivery_id in written.items() if name in unsent]
-            found = links.consequences(links.Ended(i, self._batch, _SKIPPED) for i in skipped)
+            found = links.consequences(Ended(i, self._batch, _SKIPPED) for i in skipped)
             found.count_skipped(self._batch, len(skipped))
             found.write()
         duplicates += [d for name, d in first.items() if name not in written]
@@ -111,7 +111,7 @@ class Filler:
         if delivery.skipped:
             state, not_before, settled_at = _SKIPPED, None, now
         elif due is None:
-            state, words, not_before, settled_at = _SKIPPED, NEVER, None, now
+            state, words, not_before, settled_at = _SKIPPED, follow_ups.NEVER, None, now
         elif pending or not_before > now:
             state, settled_at = _WAITING, None
         else:

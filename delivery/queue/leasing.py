@@ -18,6 +18,7 @@ from delivery.models import Attempt, Batch, Delivery, DeliveryState, Lease
 from delivery.owner import is_gone
 from delivery.queue import links
 from delivery.queue.dialect import database_now, instant, read_instant, skip_locked, table, while_it_stands
+from delivery.queue.ends import Ended
 
 PROMOTED_AT_ONCE = 5000
 FORESIGHT = timedelta(minutes=5)  # who asks what is due wants to know about a minute
@@ -162,7 +163,7 @@ def _take_back(candidate: Lease, now: datetime) -> Counter[str]:
         for i, _, engine in lost
     )
     held = {batch_id for batch_id in {batch for _, batch, _ in lost} if _settle_lost(candidate.pk, batch_id, now)}
-    uncertain = [links.Ended(i, batch, DeliveryState.UNCERTAIN.value) for i, batch, _ in lost if batch in held]
+    uncertain = [Ended(i, batch, DeliveryState.UNCERTAIN.value) for i, batch, _ in lost if batch in held]
     found = links.consequences(uncertain)
     found.changes.update((each.batch, each.state) for each in uncertain)
     taken["uncertain"] += len(uncertain)

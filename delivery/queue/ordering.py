@@ -10,6 +10,7 @@ from django.db import connection
 from delivery.models import Batch, Delivery, DeliveryState, Dependency
 from delivery.queue import links
 from delivery.queue.dialect import is_postgres, table
+from delivery.queue.ends import Consequences, Ended
 
 READ_AT_ONCE = 10_000
 MOST_NAMED = 20  # of a circle: a longer one is told by its beginning
@@ -56,13 +57,13 @@ def resolve(batch_id: int, *, drop_unknown: bool = False, listed: int = 20) -> N
         raise Unknown(count, list(unknown.order_by("pk").values_list("delivery__key", "on_key")[:listed]))
     _refuse_circles(batch_id)
     skipped = Delivery.objects.filter(batch=batch_id, state=DeliveryState.SKIPPED, dependents__met=False)
-    ended = [links.Ended(pk, batch_id, DeliveryState.SKIPPED.value) for pk in skipped.values_list("pk", flat=True)]
+    ended = [Ended(pk, batch_id, DeliveryState.SKIPPED.value) for pk in skipped.values_list("pk", flat=True)]
     links.consequences(set(ended)).write()
 
 
 def _drop(batch_id: int) -> None:
     rows = Dependency.objects.filter(batch=batch_id, predecessor=None)
-    found = links.Consequences()
+    found = Consequences()
     links.lower(batch_id, rows.values_list("delivery", flat=True), found)
     rows.delete()
     found.write()

@@ -17,6 +17,7 @@ from delivery.models import Attempt, Batch, Delivery, DeliveryState, Suppression
 from delivery.models.batch import LATE, BatchState
 from delivery.queue import links
 from delivery.queue.dialect import ids, instant, is_postgres, table, values
+from delivery.queue.ends import Ended
 
 ENDED = frozenset(DeliveryState) - {
     DeliveryState.WAITING,
@@ -185,7 +186,7 @@ def settle(lease_id: int, settlements: Sequence[Settlement]) -> int:
         accepted = [s for s in late if s.id not in answered and s.state == DeliveryState.ACCEPTED]
         settled |= _write(accepted, f"{D}.lease_id IS NULL AND {GOES_AGAIN} AND {THIS_TURN}", [])
     ended = [s for s in settlements if s.state in ENDED and (s.id in settled or s.id in answered)]
-    found = links.consequences(links.Ended(s.id, s.batch, s.state, s.message) for s in ended if s.linked)
+    found = links.consequences(Ended(s.id, s.batch, s.state, s.message) for s in ended if s.linked)
     for settlement in ended:
         found.changes[settlement.batch, settlement.state] += 1
         if settlement.late:

@@ -18,6 +18,7 @@ from delivery.models import OPEN_STATES, Batch, Delivery, DeliveryState
 from delivery.models.batch import BatchState
 from delivery.queue import links, tallies
 from delivery.queue.dialect import database_now
+from delivery.queue.ends import Ended
 from delivery.signals import engine_back
 
 REPLAYED = (DeliveryState.DEAD, DeliveryState.REJECTED, DeliveryState.EXPIRED, DeliveryState.UNCERTAIN)
@@ -81,7 +82,7 @@ def consider_accepted(batch_id: int, ids: Iterable[int], by: str) -> int:
             accepted += some
         # One that is done and has this reason was cancelled before: nothing more goes out of it.
         was_cancelled = bool(batch.hold_reason)
-        ended = (links.Ended(i, batch_id, "accepted") for i in accepted)
+        ended = (Ended(i, batch_id, "accepted") for i in accepted)
         found = links.consequences(ended, done_too=not was_cancelled)
         found.changes[batch_id, DeliveryState.UNCERTAIN.value] -= len(accepted)
         found.changes[batch_id, DeliveryState.ACCEPTED.value] += len(accepted)

@@ -9,8 +9,9 @@ from django.utils import timezone
 from delivery import queue
 from delivery.core.envelope import MAX_WORDS
 from delivery.models import NO_DEADLINE, Composition, Delivery, Engine, Lease, Tally
-from delivery.queue import composing, leasing, links
+from delivery.queue import composing, leasing
 from delivery.queue.composing import Result, Source, ToCompose, Wording
+from delivery.queue.ends import PREDECESSOR
 from tests.delivery.composing import composed_batch, composer, compositions, deliveries, ids_of, states
 
 pytestmark = pytest.mark.django_db
@@ -142,11 +143,10 @@ def test_a_delivery_that_has_ended_needs_no_words_any_more():
     assert compositions(batch, "state", "lease")[0] == ("lapsed", None)
 
 
-def test_a_delivery_whose_predecessor_failed_gets_its_words_when_nothing_else_is_waited_for():
+def test_a_delivery_whose_predecessor_failed_gets_its_words_when_it_waits_again():
     batch = composed_batch(2)
-    rows = Delivery.objects.filter(batch=batch)
-    rows.update(state="skipped", code=links.PREDECESSOR, settled_at=timezone.now())
-    rows.filter(pk=ids_of(batch)[0]).update(pending=2)
+    rows = Delivery.objects.filter(batch=batch, pk=ids_of(batch)[0])
+    rows.update(state="skipped", code=PREDECESSOR, settled_at=timezone.now(), pending=2)
 
     lease_id, items = claimed(batch)
     settled(lease_id, *map(done, items))
@@ -154,6 +154,17 @@ def test_a_delivery_whose_predecessor_failed_gets_its_words_when_nothing_else_is
     assert states(batch) == ["wanted", "done"]
     assert compositions(batch, "not_before")[0] > timezone.now()
     assert deliveries(batch) == [("skipped", 2), ("ready", 0)]
+
+
+def test_words_that_come_after_the_predecessor_failed_bring_nobody_back():
+    batch = composed_batch(1)
+    lease_id, items = claimed(batch)
+    Delivery.objects.filter(batch=batch).update(state="skipped", code=PREDECESSOR, settled_at=timezone.now())
+
+    settled(lease_id, *map(done, items))
+
+    assert states(batch) == ["done"]
+    assert deliveries(batch) == [("skipped", 0)]
 
 
 # ---- sources ----
