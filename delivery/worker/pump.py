@@ -39,6 +39,7 @@ from delivery.worker.hand import LEAST, MOST, Hand
 from delivery.worker.lane import Item, Lane
 from delivery.worker.ledger import Ledger
 from delivery.worker.record import Record
+from delivery.worker.selection import select
 from delivery.worker.settling import answered, unanswered
 from delivery.worker.standing import Standing
 from delivery.worker.tokens import Tokens
@@ -51,7 +52,6 @@ MESSAGES_KEPT = 100  # compiled, in memory
 SOONEST = 0.01  # seconds between two looks at what is just due
 GRACE = 10.0  # seconds that a stop waits for answers
 SOON = timedelta(seconds=REFRESH)
-NOT_WANTED = "its condition does not hold"
 HORIZON = timedelta(seconds=60)  # who wakes pumps up looks that often
 
 
@@ -330,39 +330,12 @@ class _Session:
             self._hand.took(batch, len(rows), [row.deadline for row in rows if row.deadline != NO_DEADLINE])
             self._record.beat(self._hand.total)
         items = [Item(row, await self._compiled(row.message), batch.priority) for row in rows]
-        special = any(item.message.conditional or item.message.is_composed for item in items)
-        await self.route(await self._wanted(items) if special else items)
+        if any(item.message.conditional or item.message.is_composed for item in items):
+            items, left_out = await select(items, self._database, self._queue)
+            for item, end, words in left_out:
+                self._end_unsent(item, end, words)
+        await self.route(items)
         return len(rows)
-
-    async def _wanted(self, items: Sequence[Item]) -> Sequence[Item]:
-        """Those of these that their recipients are to get, with their words; the others are skipped here and now."""
-        unwanted: dict[int, str] = {}
-        for message_id, of_message in _by_message(items).items():
-            composer = of_message[0].message
-            if composer.asks_events:
-                ids = [item.leased.id for item in of_message]
-                unwanted |= await self._database.ask(self._queue.unmet, ids, message_id)
-            if composer.is_composed:
-                words = await self._database.ask(self._queue.texts, [item.leased.id for item in of_message])
-                for item in of_message:
-                    item.words = words.get(item.leased.id)
-        wanted = []
-        for item in items:
-            if why := unwanted.get(item.leased.id):
-                self._end_unsent(item, DeliveryState.SKIPPED, why)
-            elif not item.message.conditional or self._fits(item):
-                wanted.append(item)
-        return wanted
-
-    def _fits(self, item: Item) -> bool:
-        """Whether the condition holds of the recipient; if not, the delivery has ended."""
-        try:
-            if item.message.wants(json.loads(item.leased.data)):
-                return True
-            self._end_unsent(item, DeliveryState.SKIPPED, NOT_WANTED)
-        except TemplateProblem as problem:
-            self._end_unsent(item, DeliveryState.DEAD, f"whether to send it cannot be told: {problem}")
-        return False
 
     def _end_unsent(self, item: Item, end: DeliveryState, words: str) -> None:
         if item.leased.pinned:  # an engine may have it from before, when it was wanted
@@ -551,13 +524,6 @@ class _Session:
             if not self._hand.total:
                 self._record.beat(0)
         self._ledger.settle(settlement)
-
-
-def _by_message(items: Sequence[Item]) -> dict[int, list[Item]]:
-    found: dict[int, list[Item]] = {}
-    for item in items:
-        found.setdefault(item.leased.message, []).append(item)
-    return found
 
 
 def _candidate(item: Item, now: datetime) -> Candidate:
