@@ -4,8 +4,6 @@ A credential goes in and never comes out: a stored one is kept when its field st
 nothing it would be needed for, or to whom the URL now leads.
 """
 
-from urllib.parse import urlsplit
-
 from django import forms
 from django.core.exceptions import ValidationError
 from unfold.widgets import (
@@ -18,6 +16,7 @@ from unfold.widgets import (
 
 from campaigns.audiences.http_paging import STYLES, Style
 from campaigns.audiences.http_settings import AUTH, CREDENTIAL, MAX_TEXT, NUMBERS, TYPES_SINCE
+from campaigns.audiences.http_url import ELSEWHERE, leads_elsewhere
 from campaigns.audiences.json_types import Type
 from campaigns.models import AudienceKind
 from delivery.exceptions import SecretUnreadable
@@ -25,7 +24,6 @@ from delivery.secrets import Sealed
 
 HTTP = "http_"
 ENTER_AGAIN = "Enter it again: it is never sent back to a page."
-ELSEWHERE = "The URL leads elsewhere now: enter the credential for it, or choose no authentication."
 
 
 def _line(label: str, help_text: str = "", **attributes: str) -> forms.Field:
@@ -183,7 +181,7 @@ class HttpFields(_Declared):
         if entered:
             return {CREDENTIAL: str(entered)}
         # Who may set the URL is not thereby told the credential that somebody else has entered.
-        if self._stored and _origin(self._url_before) != _origin(str(cleaned.get(HTTP + "url") or "")):
+        if self._stored and leads_elsewhere(self._url_before, str(cleaned.get(HTTP + "url") or "")):
             self.add_error(HTTP + CREDENTIAL, ELSEWHERE)
             return {}
         return dict(self._stored)
@@ -203,11 +201,3 @@ class HttpFields(_Declared):
                 self.add_error(name if name in self.fields else None, words)
         if not found or errors.error_dict:
             super()._update_errors(errors)
-
-
-def _origin(url: str) -> tuple[object, ...]:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme, parts.hostname, parts.port
-    except ValueError:
-        return (url,)

@@ -7,14 +7,13 @@ and does not go to whom the URL now leads.
 
 from collections.abc import Mapping
 from copy import copy
-from urllib.parse import urlsplit
 
 from django.core.exceptions import ValidationError
 from rest_framework import serializers
 
-from campaigns.admin.http_fields import ELSEWHERE
 from campaigns.api.setting_up import SettingUpViewSet, StrictSerializer, writing
 from campaigns.audiences.http_settings import CREDENTIAL
+from campaigns.audiences.http_url import ELSEWHERE, leads_elsewhere
 from campaigns.models import Audience, AudienceKind
 from delivery.exceptions import SecretUnreadable
 from delivery.secrets import Sealed
@@ -105,7 +104,7 @@ def _settle_http(audience: Audience, before: Audience, credential: str) -> None:
         except SecretUnreadable as refusal:
             raise serializers.ValidationError({CREDENTIAL: [str(refusal)]}) from refusal
     # Who may set the URL is not thereby told the credential that somebody else has entered.
-    elif audience.secrets and _origin(before) != _origin(audience):
+    elif audience.secrets and leads_elsewhere(_setting(before, "url"), _setting(audience, "url")):
         raise serializers.ValidationError({CREDENTIAL: [ELSEWHERE]})
 
 
@@ -119,15 +118,6 @@ def _settle_other(audience: Audience, before: Audience, given: Mapping[str, obje
 
 def _setting(audience: Audience, name: str) -> str:
     return str(audience.options.get(name) or "") if isinstance(audience.options, Mapping) else ""
-
-
-def _origin(audience: Audience) -> tuple[object, ...]:
-    url = _setting(audience, "url")
-    try:
-        parts = urlsplit(url)
-        return parts.scheme, parts.hostname, parts.port
-    except ValueError:
-        return (url,)
 
 
 def _by_place(refusal: ValidationError) -> dict[str, object]:

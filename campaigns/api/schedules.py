@@ -17,10 +17,10 @@ from rest_framework.viewsets import ModelViewSet
 
 from campaigns import scheduling
 from campaigns.api.runs import TO_CONTROL, WhyBody
+from campaigns.api.setting_up import StrictSerializer
 from campaigns.exceptions import BadSchedule, CampaignError
 from campaigns.models import Schedule, ScheduleKind, Slot
 from campaigns.models.schedule import NEEDS
-from campaigns.slots import Late, Unit
 from campaigns.wall_clock import instant_of, zone_named
 from delivery.api.requests import allowed, refusing, who
 from delivery.queue import database_now
@@ -50,11 +50,7 @@ class SlotSerializer(serializers.ModelSerializer):
         fields = ("at", "outcome", "reason", "run")
 
 
-def _one_of(*names: str) -> dict[str, object]:
-    return {"error_messages": {"invalid_choice": f'"{{input}}" is none of {", ".join(names)}.'}}
-
-
-class ScheduleSerializer(serializers.ModelSerializer):
+class ScheduleSerializer(StrictSerializer):
     """A schedule. `next_at` is its next slot: null when it is paused or none is to come."""
 
     at = InstantField(required=False, allow_null=True)
@@ -89,28 +85,7 @@ class ScheduleSerializer(serializers.ModelSerializer):
             "changed_at",
         )
         validators = []  # the model's own words are better, and say which field
-        extra_kwargs = {
-            "kind": _one_of(*ScheduleKind.values),
-            "unit": _one_of(*Unit),
-            "late_policy": _one_of(*Late),
-            "every": {"error_messages": {"invalid": "This is no whole number. A good one: 15."}},
-            "late_grace_seconds": {"error_messages": {"invalid": "This is no whole number. A good one: 120."}},
-        }
-
-    def to_internal_value(self, data: object) -> dict[str, object]:
-        if isinstance(data, dict):
-            shown = {name for name, field in self.fields.items() if field.read_only}
-            settable = ", ".join(name for name in self.fields if name not in shown)
-            wrong = {
-                str(name): "This is shown and cannot be set."
-                if name in shown
-                else f"There is no such field. There is: {settable}."
-                for name in sorted(map(str, data))
-                if name in shown or name not in self.fields
-            }
-            if wrong:
-                raise serializers.ValidationError(wrong)
-        return super().to_internal_value(data)
+        extra_kwargs = {"every": {"error_messages": {"invalid": "This is no whole number. A good one: 15."}}}
 
     def validate(self, given: dict[str, object]) -> dict[str, object]:
         schedule = copy(self.instance) if self.instance else Schedule()

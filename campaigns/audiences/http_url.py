@@ -5,6 +5,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urljoin, urlsplit, urlunsp
 
 Parameters = list[tuple[str, str]]
 
+ELSEWHERE = "The URL leads elsewhere now: enter the credential for it, or choose no authentication."
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -51,6 +52,15 @@ def followed(url: str, link: str) -> str:
         raise LeadsElsewhere(f"{there.scheme}://{there.netloc.rpartition('@')[2]}")
     # The host is taken from what the operator entered, not from the link, so that there is nothing to disagree about.
     return urlunsplit((here.scheme, here.netloc, there.path, there.query, ""))
+
+
+def leads_elsewhere(before: str, after: str) -> bool:
+    """Whether two URLs that were entered one after the other have not the same origin: what was entered for the one is
+    not for the other. One that cannot be read is nobody's but its own."""
+    try:
+        return _origin(urlsplit(before)) != _origin(urlsplit(after))
+    except ValueError:
+        return before != after
 
 
 def without_query(url: str) -> str:

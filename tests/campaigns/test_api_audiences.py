@@ -3,7 +3,7 @@
 import pytest
 from rest_framework.test import APIClient
 
-from campaigns.admin.http_fields import ELSEWHERE
+from campaigns.audiences.http_url import ELSEWHERE
 from campaigns.models import Audience
 from tests.campaigns import cast
 from tests.campaigns.test_api_schedules import client

@@ -172,7 +172,7 @@ def test_what_became_of_the_last_slots_is_shown_with_their_runs(operator, letter
         ({"kind": "interval", "cron": "", "every": 0} | COUNTED, "every", "A good one: 15 minutes."),
         ({"late_policy": "some"}, "late_policy", '"some" is none of skip, run_once, run_all.'),
         ({"unit": "months"}, "unit", '"months" is none of minutes, hours, days, weeks.'),
-        ({"workflow": 999}, "workflow", "does not exist"),
+        ({"workflow": 999}, "workflow", "There is no workflow 999: name one that is there"),
         ({"name": "taken"}, "name", "Choose another name: taken 2."),
         ({"crom": "0 9 * * *"}, "crom", "There is no such field. There is: workflow, name, kind, at,"),
         ({"next_at": "2027-01-01T00:00"}, "next_at", "This is shown and cannot be set."),
