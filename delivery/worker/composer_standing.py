@@ -5,7 +5,7 @@ that sends, for a composer has a stand-in, the template: whether a person switch
 failing for so long that the template is better than more waiting.
 """
 
-from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -18,8 +18,8 @@ from delivery.core.dispatch import Verdict
 from delivery.core.envelope import Outcome
 from delivery.core.failover import EngineView
 from delivery.engine_desk import EngineDesk
-from delivery.worker.bell import Bell
 from delivery.worker.database import Database
+from delivery.worker.hearsay import Hearsay
 
 # A circuit whose cool-off has grown to this was opened again and again: with the usual 15 s, for some two minutes.
 FAILING = timedelta(minutes=2)
@@ -75,10 +75,7 @@ class ComposerStanding:
         self._clock = clock
         self._views: dict[int, ComposerView] = {}
         self._looked_at: dict[int, float] = {}
-        self._news: dict[int, list[News]] = defaultdict(list)
-        self._hears = Bell()
-        self._refusing: set[int] = set()  # said to stop or slow down; what the workers share does not say so yet
-        self._passed_on = Bell()
+        self._hearsay = Hearsay(database, desk, self._these_again)
 
     async def of(self, engine_id: int) -> ComposerView:
         """How a composer is, as of a look that is not long ago."""
@@ -89,13 +86,11 @@ class ComposerStanding:
     def may_go(self, engine_id: int) -> bool:
         """Whether it may be asked now, for a probe or for everything, as far as is known."""
         now = self._clock.now()
-        return engine_id not in self._refusing and self._views[engine_id].able_at(now) == now
+        return not self._hearsay.refuses(engine_id) and self._views[engine_id].able_at(now) == now
 
     async def admit(self, engine_id: int) -> bool:
         """Whether it may be asked for one text now. Of an open circuit this takes the probe."""
-        while engine_id in self._refusing:
-            self._passed_on.clear()
-            await self._passed_on.wait()
+        await self._hearsay.passed_on(engine_id)
         if not self.may_go(engine_id):
             return False
         if self._views[engine_id].engine.breaker.state is State.CLOSED:
@@ -106,15 +101,11 @@ class ComposerStanding:
 
     def hear(self, engine_id: int, verdict: Verdict, outcome: Outcome) -> None:
         """Takes in what an outcome says of its composer."""
-        if verdict.health is Health.GOOD and engine_id not in self._news:
+        if verdict.health is Health.GOOD and not self._hearsay.is_about(engine_id):
             breaker = self._views[engine_id].engine.breaker
             if breaker.state is State.CLOSED and not breaker.faults:
                 return  # the usual case, which costs no write
-        if verdict.health in (Health.FATAL, Health.SLOW_DOWN):
-            self._refusing.add(engine_id)
-        words = f"{outcome.code} {outcome.text}".strip()
-        self._news[engine_id].append(News(verdict.health, words, verdict.pause))
-        self._hears.set()
+        self._hearsay.hear(engine_id, verdict, outcome)
 
     async def fail(self, engine_id: int, words: str) -> None:
         """Its settings cannot work. Of an open circuit that is what its probe has found."""
@@ -124,19 +115,15 @@ class ComposerStanding:
         await self.look_at(engine_id)
 
     async def pass_on_for_ever(self) -> None:
-        """Writes the news, many in one go, and reads back what others made of it."""
-        while True:
-            await self._hears.wait()
-            self._hears.clear()
-            await self.pass_on()
-            self._refusing &= self._news.keys()
-            self._passed_on.set()
+        """See `Hearsay`."""
+        await self._hearsay.pass_on_for_ever()
 
     async def pass_on(self) -> None:
         """Writes the news there is."""
-        for engine_id in list(self._news):
-            news = self._news.pop(engine_id)
-            await self._database.ask(self._desk.record, engine_id, news)
+        await self._hearsay.pass_on()
+
+    async def _these_again(self, engine_ids: Collection[int]) -> None:
+        for engine_id in engine_ids:
             await self.look_at(engine_id)
 
     async def look_at(self, engine_id: int) -> None:

@@ -4,19 +4,19 @@ What outcomes say is passed on to the shared state in batches; until the answer 
 taken at its word here. The rules are the core's; the engine desk writes.
 """
 
-from collections import defaultdict
+from collections.abc import Collection
 from datetime import datetime
 
 from delivery.clock import Clock
 from delivery.core.breaker import Breaker, State
-from delivery.core.condition import Health, News
+from delivery.core.condition import Health
 from delivery.core.dispatch import Verdict
 from delivery.core.envelope import Outcome
 from delivery.core.failover import EngineView
 from delivery.engine_desk import EngineDesk, PoolView
 from delivery.models import NO_DEADLINE
-from delivery.worker.bell import Bell
 from delivery.worker.database import Database
+from delivery.worker.hearsay import Hearsay
 
 ANY_NUMBER = 1_000_000
 CLEAN = Breaker()  # a success changes nothing here: the usual case, which costs no write
@@ -31,10 +31,7 @@ class Standing:
         self._clock = clock
         self._pools: dict[int, PoolView] = {}
         self._engines: dict[int, EngineView] = {}  # of all those pools
-        self._news: dict[int, list[News]] = defaultdict(list)
-        self._hears = Bell()
-        self._refusing: set[int] = set()  # engines that want no more; what the workers share does not say so yet
-        self._passed_on = Bell()
+        self._hearsay = Hearsay(database, desk, self._all_again)
 
     def __getitem__(self, pool_id: int) -> PoolView:
         """A pool that was looked at before."""
@@ -68,7 +65,7 @@ class Standing:
     def wants_more(self, engine_id: int) -> bool:
         """False for an engine that said to stop or slow down, or that a person switched off or holds: what is marked
         for it goes back, before a provider locks us out. A half-open circuit does want its probe."""
-        if engine_id in self._refusing:
+        if self._hearsay.refuses(engine_id):
             return False
         view = self._engines.get(engine_id)
         if view is None:
@@ -79,9 +76,7 @@ class Standing:
     async def admit(self, engine_id: int) -> int:
         """How many deliveries the engine may be asked to take now: 0 when its circuit is open or it is paused, 1 for
         the probe, else any number."""
-        while engine_id in self._refusing:
-            self._passed_on.clear()
-            await self._passed_on.wait()
+        await self._hearsay.passed_on(engine_id)
         view = self._engines.get(engine_id)
         now = self._clock.now()
         if view is None or view.able_at(now) != now:
@@ -97,28 +92,20 @@ class Standing:
         if verdict.health is Health.GOOD:
             view = self._engines.get(engine_id)
             # Between faults that are still to be passed on, a success counts: they are not in a row.
-            if engine_id not in self._news and (view is None or view.breaker == CLEAN):
+            if not self._hearsay.is_about(engine_id) and (view is None or view.breaker == CLEAN):
                 return
-        if verdict.health in (Health.FATAL, Health.SLOW_DOWN):
-            self._refusing.add(engine_id)
-        self._news[engine_id].append(News(verdict.health, f"{outcome.code} {outcome.text}".strip(), verdict.pause))
-        self._hears.set()
+        self._hearsay.hear(engine_id, verdict, outcome)
 
     async def pass_on_for_ever(self) -> None:
-        """Writes the news, many in one go, and reads back what others made of it."""
-        while True:
-            await self._hears.wait()
-            self._hears.clear()
-            await self.pass_on()
-            await self.look_again()
-            self._refusing &= self._news.keys()
-            self._passed_on.set()
+        """See `Hearsay`."""
+        await self._hearsay.pass_on_for_ever()
 
     async def pass_on(self) -> None:
         """Writes the news there is."""
-        for engine_id in list(self._news):
-            news = self._news.pop(engine_id)
-            await self._database.ask(self._desk.record, engine_id, news)
+        await self._hearsay.pass_on()
+
+    async def _all_again(self, engine_ids: Collection[int]) -> None:
+        await self.look_again()
 
     async def look_again(self) -> None:
         """Reads how all the engines stand."""

@@ -8,13 +8,13 @@ import sys
 
 from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError, CommandParser
-from django.db import DatabaseError
 
 from campaigns.management.commands import run_workflow
 from campaigns.models import Workflow
 from campaigns.responder import KEY_NAME, SLUG, Endpoint, set_up
 from delivery.engines import composes
 from delivery.exceptions import SecretUnreadable
+from delivery.management.deeds import usable_database
 from delivery.models import Engine
 
 KEY_ENV = "RESPONDER_API_KEY"
@@ -70,26 +70,21 @@ class Command(run_workflow.Command):
     def _set_up(self, options: dict[str, object]) -> Workflow:
         endpoint = Endpoint(options["url"], _key(options["key_env"]), options["key_name"], options["test_flag"])
         try:
-            composer = _composer(options["composer"]) if options["composer"] else None
-            return set_up(
-                endpoint,
-                lead=options["lead"],
-                on_failed=options["on_failed"],
-                seed=options["seed"],
-                composer=composer,
-            )
+            with usable_database():
+                composer = _composer(options["composer"]) if options["composer"] else None
+                return set_up(
+                    endpoint,
+                    lead=options["lead"],
+                    on_failed=options["on_failed"],
+                    seed=options["seed"],
+                    composer=composer,
+                )
         except ValidationError as error:
             raise CommandError(
                 f"The workflow {SLUG} cannot be set up so: {' '.join(error.messages)}", returncode=2
             ) from None
         except SecretUnreadable as error:
             raise CommandError(str(error), returncode=2) from None
-        except DatabaseError as error:
-            raise CommandError(
-                f"The database cannot be used: {str(error).strip()}. Check DATABASE_URL; a new database needs "
-                "`manage.py migrate` first.",
-                returncode=2,
-            ) from error
 
 
 def _seconds(text: str) -> float:

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Self
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser, SystemCheckError
-from django.db import DatabaseError, connection
+from django.db import connection
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
@@ -25,6 +25,7 @@ from campaigns.models import Run, RunState, Trigger, Workflow
 from campaigns.wake import wake, wake_pumps
 from campaigns.work import pump
 from delivery import queue
+from delivery.management.deeds import usable_database
 from delivery.models import Batch
 from delivery.worker import Database, Pump
 
@@ -84,16 +85,10 @@ class Command(BaseCommand):
 
     def _workflow(self, wanted: str) -> Workflow:
         workflow = None
-        try:
+        with usable_database():
             if wanted.isascii() and wanted.isdigit():
                 workflow = Workflow.objects.filter(pk=wanted).first()
             workflow = workflow or Workflow.objects.filter(slug=wanted).first()
-        except DatabaseError as error:
-            raise CommandError(
-                f"The database cannot be used: {str(error).strip()}. Check DATABASE_URL; a new database needs "
-                "`manage.py migrate` first.",
-                returncode=2,
-            ) from error
         if workflow is None:
             known = ", ".join(Workflow.objects.values_list("slug", flat=True)[:20])
             hint = f"There is: {known}." if known else "There is none yet: make one in the admin, or run `make demo`."
