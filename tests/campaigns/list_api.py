@@ -14,6 +14,9 @@ from datetime import UTC, datetime
 from ipaddress import ip_network
 from urllib.parse import parse_qsl, urlsplit
 
+import pytest
+
+from campaigns.audiences.exceptions import AudienceError, AudienceRefused
 from campaigns.audiences.http_fetch import Surroundings
 from campaigns.audiences.http_json import HttpJsonSource
 from campaigns.audiences.http_settings import HttpSettings, problems_with
@@ -134,3 +137,11 @@ def source(
         read_to_the_end=(reached if reached is not None else []).append,
         around=around or (world or World()).surroundings(),
     )
+
+
+def refusal(url: str, kind: type[AudienceError] = AudienceRefused, **options: object) -> str:
+    """The words with which the list is refused."""
+    with pytest.raises(kind) as refused:
+        list(source(url, **options).rows())
+    assert type(refused.value) is kind
+    return str(refused.value)
