@@ -52,6 +52,11 @@ def this_hour():
     return datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
 
 
+def this_minute():
+    """It has begun by the database's clock: what waits for it may go."""
+    return datetime.now(UTC).replace(second=0, microsecond=0)
+
+
 def nearest_minute():
     """No clock is shifted by more than half a minute to it: a pump and the database would not agree on what is soon."""
     return (datetime.now(UTC) + timedelta(seconds=30)).replace(second=0, microsecond=0)
@@ -91,7 +96,7 @@ def test_a_message_without_a_window_goes_at_once_beside_one_that_waits():
 
 @pytest.mark.parametrize("pumps", [1, 2])
 def test_when_it_opens_they_all_go_and_none_before(pumps):
-    opens = nearest_minute()
+    opens = this_minute()
     shifted = ShiftedClock(opens - timedelta(seconds=1.5))
     instants = []
     fake = FakeEngine(lambda address, n: instants.append(shifted.now()) or ACCEPTED)
