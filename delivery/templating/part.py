@@ -188,12 +188,13 @@ class Part:
 
 def _joined(output: Iterator[str], context: BoundedContext) -> str:
     chunks: list[str] = []
-    size = room = context.budget.limits.size
+    append, size = chunks.append, context.budget.limits.size
+    room = size
     for chunk in output:
+        append(chunk)
         room -= len(chunk)
         if room < 0:
             raise LimitReached(f"its result is longer than {size:,} characters")
-        chunks.append(chunk)
     return "".join(chunks)
 
 
