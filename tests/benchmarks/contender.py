@@ -38,13 +38,13 @@ def csv_chunks(recipients: int, graph: bool = False) -> Iterator[bytes]:
         yield text.getvalue().encode()
 
 
-def set_up(port: int, recipients: int, *, steps: int = 1, graph: bool = False):
+def set_up(port: int, recipients: int, *, steps: int = 1, graph: bool = False, at_once: bool = False):
     """A workflow that sends the mix to an SMTP sink, and a queued run of it. Each of several steps follows the one
-    before."""
+    before. `at_once`: only the first thousand are checked beforehand."""
     from campaigns.audiences.stored import store_upload
     from campaigns.authoring import save_version
     from campaigns.launch import launch
-    from campaigns.models import Audience, AudienceKind, Step, Template, Trigger, Workflow
+    from campaigns.models import Audience, AudienceKind, Start, Step, Template, Trigger, Workflow
     from delivery.models import Engine, Pool, PoolMember
 
     options = {
@@ -69,6 +69,7 @@ def set_up(port: int, recipients: int, *, steps: int = 1, graph: bool = False):
         pool=pool,
         from_name="Käthe Größer",
         from_address="news@outreach.example",
+        start=Start.AT_ONCE if at_once else Start.CHECKED,
     )
     for position in range(1, steps + 1):
         after = str(position - 1) if position > 1 else ""
@@ -94,9 +95,10 @@ def main() -> None:
     parser.add_argument("recipients", type=int)
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--graph", action="store_true", help="recipients depend on each other")
+    parser.add_argument("--at-once", action="store_true", help="only the first thousand are checked beforehand")
     parser.add_argument("--only-prepare", action="store_true")
     options = parser.parse_args()
-    run = set_up(options.port, options.recipients, steps=options.steps, graph=options.graph)
+    run = set_up(options.port, options.recipients, steps=options.steps, graph=options.graph, at_once=options.at_once)
     begun = time.monotonic()
     initialize(run.pk)
     prepared = time.monotonic() - begun
