@@ -15,10 +15,12 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from importlib import import_module
+from multiprocessing import RLock
 from multiprocessing.process import BaseProcess
+from multiprocessing.sharedctypes import RawValue
 
 import django_q.cluster
 from django.db import DatabaseError, connections
@@ -26,6 +28,7 @@ from django_q.cluster import Cluster as DjangoQ
 from django_q.cluster import Sentinel
 from django_q.conf import Conf
 from django_q.models import Schedule
+from django_q.worker import worker
 
 from campaigns import drain, firing, signs, wake
 from campaigns.conf import conf
@@ -39,6 +42,7 @@ GRACE = 25  # seconds a stop may take: a worker's own grace and the commit after
 BEAT = 5.0  # seconds between two heartbeats
 LOOK_FOR_SLOTS = 1.0  # seconds between two looks at whether the time of a slot has come: one look into an index
 LONGEST_PATIENCE = 60.0  # seconds at most until the workers are reminded of what is due
+LOCK_PATIENCE = 0.5  # seconds that a worker's lock is waited for: what is done under it takes microseconds
 LOOK = 0.2  # seconds between two looks at the sentinel, and at whether a signal came
 RESTART_AFTER = 1.0
 LONGEST_WAIT = 10.0  # between two tries to reach the database at the start
@@ -47,12 +51,47 @@ PR_SET_PDEATHSIG = 1  # prctl(2), Linux
 TICK = "tick"
 
 
+class Timer:
+    """What django-q2's sentinel and one of its workers share, in place of a `multiprocessing.Value`: the seconds that
+    the worker's task has left, or -1 for none, -2 for a worker that ends in order.
+
+    A worker that is killed while it holds the lock holds it for ever, and the sentinel, which takes the lock before
+    it looks whether the worker lives, would never see it. So nobody waits long for this lock.
+    """
+
+    def __init__(self) -> None:
+        self._seconds = RawValue("f", -1)
+        self._lock = RLock()
+
+    @contextlib.contextmanager
+    def get_lock(self) -> Iterator[None]:
+        """Holds the lock for as long as it lasts; goes on without it when its holder does not give it back."""
+        held = self._lock.acquire(timeout=LOCK_PATIENCE)
+        try:
+            yield
+        finally:
+            if held:
+                self._lock.release()
+
+    @property
+    def value(self) -> float:
+        return self._seconds.value
+
+    @value.setter
+    def value(self, seconds: float) -> None:
+        with self.get_lock():
+            self._seconds.value = seconds
+
+
 class SafeSentinel(Sentinel):
     """The guard of one set of processes."""
 
     def spawn_cluster(self) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # inherited by all it forks: a group's SIGTERM reaches the head
         super().spawn_cluster()
+
+    def spawn_worker(self) -> None:
+        self.spawn_process(worker, self.task_queue, self.result_queue, Timer(), self.timeout)
 
     def stop(self) -> None:
         drain.begin()

@@ -94,17 +94,17 @@ def _carried_out(deed, run_id: int) -> str:
     return run.state
 
 
-def probes(paths: list[str]) -> list[str]:
-    """Tasks as they stand in the broker's table, one for each directory that is to be made. They are put aside."""
-    for path in paths:
-        async_task("os.mkdir", path, task_name="probe")
-    rows = OrmQ.objects.order_by("-pk")[: len(paths)]
+def tasks(calls: list[tuple[str, list]]) -> list[str]:
+    """Tasks as they stand in the broker's table, one for each function and its arguments. They are put aside."""
+    for function, arguments in calls:
+        async_task(function, *arguments, task_name="probe")
+    rows = OrmQ.objects.order_by("-pk")[: len(calls)]
     payloads = [row.payload for row in reversed(rows)]
     OrmQ.objects.filter(pk__in=[row.pk for row in rows]).delete()
     return payloads
 
 
-DEEDS = {deed.__name__: deed for deed in (set_up, start, pause, resume, cancel, probes)}
+DEEDS = {deed.__name__: deed for deed in (set_up, start, pause, resume, cancel, tasks)}
 
 
 def patiently(deed: str, **arguments: object) -> object:

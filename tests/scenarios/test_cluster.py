@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from django_q.signals import post_execute_in_worker
 
 from tests import postgres
 from tests.clusters import Cluster
@@ -51,6 +52,7 @@ class Installation:
     url: str
     sink_port: int
     probes: Iterator[tuple[Path, str]]
+    suicide: str
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +71,9 @@ def installation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
             workflow = {"slug": "letters", "engine": "sink", "csv": csv_of("example.test", PEOPLE)}
             operator.ask("set_up", engines=[engine], workflows=[workflow])
             paths = [folder / f"probe-{n}" for n in range(100)]
-            payloads = operator.ask("probes", paths=list(map(str, paths)))
-        yield Installation(url, port, iter(zip(paths, payloads, strict=True)))
+            calls = [*(("os.mkdir", [str(path)]) for path in paths), (f"{__name__}.die_with_the_lock", [])]
+            *payloads, suicide = operator.ask("tasks", calls=calls)
+        yield Installation(url, port, iter(zip(paths, payloads, strict=True)), suicide)
 
 
 def _environment(url: str, folder: Path) -> dict[str, str]:
@@ -113,9 +116,16 @@ class Scene:
     def probe(self) -> Path:
         """Asks for a directory. It is there when a worker has worked."""
         path, payload = next(self._installation.probes)
+        self._give(payload)
+        return path
+
+    def give_suicide(self) -> None:
+        """Has a worker die at a moment at which it holds the lock that it shares with its sentinel."""
+        self._give(self._installation.suicide)
+
+    def _give(self, payload: str) -> None:
         now = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}"  # to the microsecond, or SQLite compares other texts
         self.rows.do("INSERT INTO django_q_ormq (key, payload, lock) VALUES ('outreach', ?, ?)", (payload, now))
-        return path
 
     def run(self) -> int:
         """Starts a run of PEOPLE letters."""
@@ -227,6 +237,22 @@ def test_whichever_idle_process_is_killed_it_works_again_within_five_seconds(sce
 
     assert seconds < BACK + NOISE
     assert_it_stops_in_order(cluster, within=3 + NOISE)
+
+
+def die_with_the_lock() -> None:
+    """A task for a worker, which says under the lock that it has done one."""
+    post_execute_in_worker.connect(lambda **_: kill(os.getpid()), weak=False)
+
+
+def test_a_worker_killed_while_it_holds_the_lock_it_shares_with_the_sentinel_is_missed_all_the_same(scene):
+    cluster = scene.started()
+    family = family_of(cluster.head, WORKERS)
+
+    scene.give_suicide()
+    seconds = seconds_until_it_works_again(scene, cluster, family)
+
+    assert seconds < BACK + NOISE
+    assert "was ended by signal 9" in cluster.log.read_text()
 
 
 def test_the_processes_are_what_the_tests_take_them_for(scene):
