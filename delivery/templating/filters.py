@@ -243,7 +243,7 @@ _LONG = 65_536
 def written(context: Context, value: Any) -> Any:
     """What `{{ value }}` writes, paid for. Stands before the escaping, which may make a string five times as long."""
     budget = context.budget
-    if type(value) is str and len(value) < CHARACTERS_PER_STEP:  # nearly every value: what `charge` does, without a call
+    if type(value) is str and len(value) < CHARACTERS_PER_STEP:  # nearly all: what `charge` does, without a call
         budget.steps -= 1
         if budget.steps < 0:
             budget.charge(0)
