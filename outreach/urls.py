@@ -3,6 +3,7 @@
 from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
 from campaigns.api import router as campaigns
 from delivery.api import router as delivery
@@ -12,6 +13,8 @@ from outreach import health, metrics
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/", admin.site.urls),
+    path("api/v1/schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("api/v1/docs/", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
     path("api/v1/", include(([*campaigns.urls, *delivery.urls], "api"))),
     path("u/<str:token>", unsubscribe, name="unsubscribe"),
     path("health", health.health, name="health"),

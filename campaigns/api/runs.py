@@ -5,7 +5,6 @@ from collections.abc import Callable
 from django.db.models import QuerySet
 from rest_framework import serializers
 from rest_framework.decorators import action
-from rest_framework.pagination import CursorPagination
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ReadOnlyModelViewSet
@@ -83,15 +82,10 @@ class RetryBody(WhyBody):
         return (*FAILED, DeliveryState.UNCERTAIN) if body["uncertain"] else FAILED
 
 
-class RunPages(CursorPagination):
-    ordering = "-id"
-    page_size = 50
-
-
 class RunViewSet(ReadOnlyModelViewSet):
     serializer_class = RunSerializer
     permission_classes = [allowed(to_see="campaigns.view_run", to_act=TO_CONTROL)]
-    pagination_class = RunPages
+    ordering = "-id"
     lookup_value_regex = r"\d{1,18}"
 
     def get_queryset(self) -> QuerySet[Run]:

@@ -9,7 +9,6 @@ from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from rest_framework import serializers
 from rest_framework.decorators import action
-from rest_framework.pagination import CursorPagination
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -156,13 +155,8 @@ def _answering_refusals() -> Iterator[None]:
         raise serializers.ValidationError(refusal.message_dict) from refusal
 
 
-class SchedulePages(CursorPagination):
-    ordering = "id"
-    page_size = 50
-
-
 class ScheduleViewSet(ModelViewSet):
-    pagination_class = SchedulePages
+    ordering = "id"
     lookup_value_regex = r"\d{1,18}"
     to_act = {
         "create": "campaigns.add_schedule",

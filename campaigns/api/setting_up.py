@@ -1,7 +1,6 @@
 """What workflows and audiences have in common over REST: a body of which nothing is ignored, other objects that are
 named by id or slug, and who may look, add and change."""
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +10,7 @@ from django.db import IntegrityError, models, transaction
 from django.db.models import QuerySet
 from django.http import Http404
 from rest_framework import serializers
-from rest_framework.exceptions import ParseError
 from rest_framework.mixins import CreateModelMixin, ListModelMixin, RetrieveModelMixin, UpdateModelMixin
-from rest_framework.pagination import CursorPagination
-from rest_framework.parsers import JSONParser
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -103,32 +99,10 @@ def writing(thing: models.Model) -> Iterator[None]:
         raise
 
 
-class TextParser(JSONParser):
-    """JSON whose texts can be kept, and said again in a refusal."""
-
-    def parse(self, *args: object, **kwargs: object) -> object:
-        try:
-            body = super().parse(*args, **kwargs)
-            json.dumps(body, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise ParseError("Half of a character (a lone surrogate) is in it, which no text has.") from None
-        except RecursionError:
-            raise ParseError("It is nested too deeply.") from None
-        return body
-
-
-class Pages(CursorPagination):
-    ordering = "id"
-    page_size = 50
-
-
 class SettingUpViewSet(CreateModelMixin, ListModelMixin, RetrieveModelMixin, UpdateModelMixin, GenericViewSet):
     """What is set up: named by its slug or its id, changed in part, never deleted."""
 
     http_method_names = ["get", "head", "options", "post", "patch"]
-    # A form cannot say that a box is left as it is: what it leaves out is unticked.
-    parser_classes = [TextParser]
-    pagination_class = Pages
     lookup_value_regex = r"[-\w]+"
 
     def get_queryset(self) -> QuerySet:

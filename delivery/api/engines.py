@@ -7,7 +7,6 @@ from django.shortcuts import get_object_or_404
 from django.utils.timezone import now
 from rest_framework import serializers
 from rest_framework.decorators import action
-from rest_framework.pagination import CursorPagination
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ReadOnlyModelViewSet
@@ -46,17 +45,12 @@ class ReleaseBody(Body):
     why = serializers.CharField(max_length=200, required=False, allow_blank=True, default="")
 
 
-class EnginePages(CursorPagination):
-    ordering = "name"
-    page_size = 100
-
-
 class EngineViewSet(ReadOnlyModelViewSet):
     """An engine is named by its slug or its id."""
 
     serializer_class = EngineSerializer
     permission_classes = [allowed(to_see="delivery.view_engine", to_act="delivery.change_engine")]
-    pagination_class = EnginePages
+    ordering = "name"
     lookup_value_regex = r"[-\w]+"
 
     def get_queryset(self) -> QuerySet[Engine]:
