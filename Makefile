@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 MANAGE := $(BIN)/python manage.py
 
-.PHONY: demo test test-sqlite test-postgres run bench bench-cluster bench-http bench-limits bench-sequence bench-simulate lint format lock env clean
+.PHONY: demo test test-sqlite test-postgres run bench bench-api bench-cluster bench-http bench-limits bench-sequence bench-simulate lint format lock env clean
 
 demo: .venv/.runtime env
 	@$(MANAGE) migrate --verbosity 0
@@ -28,6 +28,9 @@ run: .venv/.runtime env
 
 bench: .venv/.dev
 	$(BIN)/python -m tests.benchmarks.throughput
+
+bench-api: .venv/.dev env
+	$(BIN)/python -m tests.benchmarks.api
 
 bench-cluster: .venv/.dev env
 	$(BIN)/python -m tests.benchmarks.cluster

@@ -1,10 +1,15 @@
-"""Saves a template: every change makes a new immutable version."""
+"""Saves a template: every change makes a new immutable version. Also shows what somebody would get."""
+
+from collections.abc import Mapping
 
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import transaction
 
 from campaigns.models import Template, TemplateVersion
-from delivery.templating import TemplateProblem, compile_content, html_to_text_template
+from delivery.composition import UNSUBSCRIBE_URL
+from delivery.templating import Rendered, TemplateProblem, compile_content, html_to_text_template
+
+EXAMPLE_URL = "https://outreach.example/u/example"  # where each recipient has a link of his own
 
 
 def save_version(
@@ -27,3 +32,10 @@ def save_version(
             return latest
         number = latest.number + 1 if latest else 1
         return TemplateVersion.objects.create(template=template, number=number, created_by=by, **words)
+
+
+def preview(*, subject: str, text: str, html: str, data: Mapping[str, object]) -> Rendered:
+    """What somebody with this data would get. Without a text, it is made from the HTML. Raises TemplateProblem."""
+    made = not text.strip() and bool(html.strip())
+    content = compile_content(subject, html_to_text_template(html) if made else text, html)
+    return content.render({UNSUBSCRIBE_URL: EXAMPLE_URL, **data})

@@ -31,6 +31,7 @@ from django_q.models import Schedule
 from django_q.worker import worker
 
 from campaigns import drain, firing, signs, wake
+from campaigns.callbacks import outbox
 from campaigns.conf import conf
 from campaigns.models import Cluster
 from delivery import owner
@@ -41,6 +42,7 @@ logger = logging.getLogger(__name__)
 GRACE = 25  # seconds a stop may take: a worker's own grace and the commit after it
 BEAT = 5.0  # seconds between two heartbeats
 LOOK_FOR_SLOTS = 1.0  # seconds between two looks at whether the time of a slot has come: one look into an index
+LOOK_FOR_CALLBACKS = 1.0  # seconds between two looks at whether somebody is to be told something: the same
 LONGEST_PATIENCE = 60.0  # seconds at most until the workers are reminded of what is due
 LOCK_PATIENCE = 0.5  # seconds that a worker's lock is waited for: what is done under it takes microseconds
 LOOK = 0.2  # seconds between two looks at the sentinel, and at whether a signal came
@@ -133,6 +135,7 @@ class _Head:
         self._watches = (
             _Watch(lambda: firing.latest_due(database_now()), wake.ask_for_fire, LOOK_FOR_SLOTS),
             _Watch(oldest_expired, wake.ask_for_tick, BEAT),
+            _Watch(outbox.due, wake.ask_for_callbacks, LOOK_FOR_CALLBACKS),
         )
 
     def run(self) -> None:

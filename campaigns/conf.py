@@ -13,7 +13,8 @@ class CampaignSettings:
     """`audience_databases`: URLs by name. `output_dir`: where execution logs go. `listed_problems`: how many problems
     of each kind a run lists; all are counted. `public_url`: where people reach this installation, "" when nowhere.
     `log_level_chosen`: somebody has said which log lines he wants, also between progress bars.
-    `stuck_seconds`: after how long workers that take no work are started anew."""
+    `stuck_seconds`: after how long workers that take no work are started anew. `import_megabytes`: how large a file of
+    contacts may be."""
 
     audience_databases: dict[str, str]
     output_dir: Path
@@ -21,6 +22,7 @@ class CampaignSettings:
     public_url: str
     log_level_chosen: bool
     stuck_seconds: int
+    import_megabytes: int
 
 
 @cache
@@ -33,6 +35,7 @@ def conf() -> CampaignSettings:
         public_url=given["PUBLIC_URL"],
         log_level_chosen=given["LOG_LEVEL_CHOSEN"],
         stuck_seconds=given["STUCK_SECONDS"],
+        import_megabytes=given["IMPORT_MEGABYTES"],
     )
 
 

@@ -6,7 +6,8 @@ CampaignError
 ├── KeyTaken
 ├── BadSchedule
 ├── BadWindow
-└── NothingToReplay
+├── NothingToReplay
+└── CallbackRefused
 """
 
 
@@ -53,3 +54,11 @@ class BadStep(CampaignError):
 
 class NothingToReplay(CampaignError):
     """No delivery of a run is in a state from which it could go out again."""
+
+
+class CallbackRefused(CampaignError):
+    """A callback cannot be sent as things stand."""
+
+
+class ImportImpossible(CampaignError):
+    """An import of contacts cannot do what is asked of it as it stands."""

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from django.db.models import QuerySet
 
@@ -52,6 +52,15 @@ def write(run: Run, should_stop: ShouldStop = lambda: False) -> Path:
     finally:
         partial.unlink(missing_ok=True)
     return path
+
+
+def open_for_reading(run: Run) -> BinaryIO:
+    """The log that was written of a run. Raises FileNotFoundError when it is not here: also when the path that the run
+    has leads out of the folder of logs."""
+    path = Path(run.log_path).resolve()
+    if not path.is_relative_to(conf().output_dir.resolve()):
+        raise FileNotFoundError(run.log_path)
+    return path.open("rb")
 
 
 def _write(run: Run, file: TextIO, should_stop: ShouldStop) -> None:

@@ -9,11 +9,11 @@ from django.utils import timezone
 
 from campaigns.audiences.links import LinkFields
 from campaigns.audiences.rows import BadRow, Reason, Row
-from campaigns.audiences.stored import open_source
 from campaigns.composing import RunContent, refuse_missing_names
 from campaigns.conf import conf
 from campaigns.exceptions import NotReady
 from campaigns.models import ProblemKind, RenderErrorPolicy, Run, RunProblem
+from campaigns.overrides import deadline_of, is_inline, source_of
 from delivery.addresses import identity
 from delivery.models import Batch
 from delivery.queue import NewDelivery
@@ -34,7 +34,7 @@ def fill(run: Run, renew: Renew, start: Callable[[], None] | None, chunk_done: C
     skip = run.workflow.on_render_error == RenderErrorPolicy.SKIP
     rows_read, started = 0, False
     for chunk in source.chunks():
-        deliveries = list(_checked(chunk, source.links, None if started else content, problems))
+        deliveries = list(_checked(chunk, source, None if started else content, problems))
         rows_read += len(chunk)
         if start and problems.first_rendering and not skip:
             break
@@ -75,7 +75,7 @@ def fill_up(run: Run, renew: Renew, chunk_done: Callable[[int], None]) -> None:
     source = _Source(run, content)
     rows_read = good = 0
     for chunk in source.chunks():
-        deliveries = list(_checked(chunk, source.links, None, problems))
+        deliveries = list(_checked(chunk, source, None, problems))
         rows_read += len(chunk)
         good += len(deliveries)
         with transaction.atomic():
@@ -96,9 +96,12 @@ class _Source:
     """The audience of a run, in chunks."""
 
     def __init__(self, run: Run, content: RunContent) -> None:
-        source = open_source(run.workflow.audience)
-        self.links = LinkFields.of(run.workflow.audience)
-        refuse_missing_names(content, source.fields(), self.links.names, source.label())
+        source = source_of(run)
+        fields = source.fields()
+        links = LinkFields.of(run.workflow.audience)
+        self.links = links.among(fields) if is_inline(run) else links
+        self.deadline = deadline_of(run)
+        refuse_missing_names(content, fields, self.links.names, source.label())
         self._rows = _limited(source.rows(), run.test_limit)
 
     def chunks(self) -> Iterator[list[Row | BadRow]]:
@@ -121,7 +124,7 @@ def _limited(rows: Iterator[Row | BadRow], limit: int | None) -> Iterator[Row | 
 
 
 def _checked(
-    chunk: list[Row | BadRow], links: LinkFields, content: RunContent | None, problems: "_Problems"
+    chunk: list[Row | BadRow], source: _Source, content: RunContent | None, problems: "_Problems"
 ) -> Iterator[NewDelivery]:
     """The good rows of a chunk as deliveries; all mails of each are made once, to see that they can be, if `content` is
     given."""
@@ -130,7 +133,7 @@ def _checked(
         if isinstance(row, BadRow):
             problems.bad_row(row)
             continue
-        linked = links.read(row)
+        linked = source.links.read(row)
         if isinstance(linked, BadRow):
             problems.bad_row(linked)
             continue
@@ -150,7 +153,7 @@ def _checked(
             skipped,
             linked.key,
             linked.after,
-            linked.deadline,
+            min(filter(None, (linked.deadline, source.deadline)), default=None),
         )
 
 

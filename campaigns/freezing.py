@@ -9,8 +9,10 @@ from typing import NamedTuple
 from django.utils import timezone
 from django.utils.text import slugify
 
+from campaigns.audiences.inline import LABEL
 from campaigns.exceptions import BadWindow, NotReady
 from campaigns.models import OnFailed, OnLate, Run, Start, Step, TemplateVersion, Workflow
+from campaigns.overrides import is_inline, pool_of
 from campaigns.sequence import Delay, depths, parse_after, parse_delay, problems_between, problems_of
 from delivery.core.sequence import Edge, Rules
 from delivery.core.window import ZONE_FIELD, Window
@@ -36,8 +38,8 @@ def freeze(run: Run) -> tuple[Batch, dict[str, object]]:
             "which is checked before the first mail goes out: let it start when every recipient has been checked."
         )
     steps = _steps(workflow)
-    pool = _sandbox() if run.test_limit else workflow.pool
-    _refuse_pool(pool, workflow.from_address.rpartition("@")[2].lower())
+    pool = _sandbox() if run.test_limit else pool_of(run)
+    refuse_pool(pool, workflow.from_address.rpartition("@")[2].lower())
     # What goes to the sandbox disturbs nobody, and whoever tests at night wants to see it at night.
     window = None if run.test_limit else _window(workflow)
     batch = Batch.objects.create(
@@ -45,7 +47,7 @@ def freeze(run: Run) -> tuple[Batch, dict[str, object]]:
         reference=run.correlation_id,
         scope=workflow.slug,
         pool=pool,
-        priority=workflow.priority,
+        priority=run.priority,
         deadline=run.times_out_at,
         uncertain_policy=workflow.on_uncertain,
         sequenced=any(planned.step.after for planned in steps),
@@ -53,7 +55,7 @@ def freeze(run: Run) -> tuple[Batch, dict[str, object]]:
         stops_on=workflow.stops_on,
     )
     _write_messages(run, batch, steps, window)
-    return batch, _remembered(workflow, steps, pool, window)
+    return batch, _remembered(run, steps, pool, window)
 
 
 def _steps(workflow: Workflow) -> list[_Planned]:
@@ -132,15 +134,16 @@ def _window(workflow: Workflow) -> Window | None:
         raise NotReady(f"The sending window of workflow {workflow.slug} makes no sense. {refusal}") from None
 
 
-def _remembered(workflow: Workflow, steps: Sequence[_Planned], pool: Pool, window: Window | None) -> dict[str, object]:
+def _remembered(run: Run, steps: Sequence[_Planned], pool: Pool, window: Window | None) -> dict[str, object]:
+    workflow = run.workflow
     return {
         "workflow": {"id": workflow.pk, "slug": workflow.slug, "name": workflow.name},
-        "audience": workflow.audience.name,
+        "audience": LABEL if is_inline(run) else workflow.audience.name,
         "template": _template(steps[0]),
         "step": steps[0].step.position,
         "steps": [_step(planned) for planned in steps],
         "pool": pool.slug,
-        "priority": workflow.priority,
+        "priority": run.priority,
         "start": workflow.start,
         "time_limit_minutes": workflow.time_limit_minutes,
         "window": window and window.as_json(),
@@ -182,8 +185,9 @@ def _headers(workflow: Workflow, run: Run) -> dict[str, str]:
     return headers
 
 
-def _refuse_pool(pool: Pool, domain: str) -> None:
-    """A pool through which nothing could go: mails would wait in it for a person who has not been told."""
+def refuse_pool(pool: Pool, domain: str) -> None:
+    """Raises NotReady for a pool through which nothing from this domain could go: mails would wait in it for a person
+    who has not been told."""
     engines = list(pool.engines.filter(enabled=True))
     if not engines:
         raise NotReady(f"Pool {pool.slug} has no enabled engine: add one to it, or enable one.")

@@ -21,6 +21,7 @@ from campaigns.exceptions import NotReady
 from campaigns.filling import fill, fill_up
 from campaigns.freezing import freeze
 from campaigns.models import Run, RunProblem, RunState, Start
+from campaigns.overrides import forget_recipients
 from campaigns.transitions import claim_initializing, still_initializing, try_move
 from campaigns.wake import wake_pumps
 from delivery import owner, queue
@@ -147,6 +148,7 @@ class _Initialization:
             else:
                 queue.filled(batch_id)
             self._renew(filled_at=queue.database_now())
+            forget_recipients(self._run)
             queue.finish_if_done(batch_id)
 
     def _resolve(self) -> None:

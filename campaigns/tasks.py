@@ -6,16 +6,20 @@ import asyncio
 import logging
 import random
 import time
+from datetime import timedelta
 
 from django.db.models import Q, QuerySet
 
 from campaigns import drain, firing, housekeeping, signs
+from campaigns.callbacks import outbox
+from campaigns.callbacks.sending import send_due
+from campaigns.contacts import work as contacts
 from campaigns.execution_log import Stopped
 from campaigns.finish import runs_without_log, write_missing_logs
 from campaigns.initialize import Stopping, initialize
 from campaigns.models import Run, RunState
 from campaigns.transitions import free_to_initialize
-from campaigns.wake import ask_for_logs, wake, wake_pumps, workers
+from campaigns.wake import ask_for_callbacks, ask_for_logs, ask_to_import, wake, wake_pumps, workers
 from campaigns.work import pump
 from delivery import owner
 from delivery.models import Lease
@@ -26,17 +30,27 @@ logger = logging.getLogger(__name__)
 
 SLICE = 15.0  # seconds of pumping, far inside the cluster's timeout
 LOOK = 1.0  # seconds between two looks at what else there is to do
+ROUND = 2.0  # seconds of initialising one small run after the other
 LEAST_SLICE = 3.0  # seconds before a pump makes room for a run that waits to be initialised
+OVERDUE = timedelta(seconds=3)  # of a callback that no worker has found time for
 FIRST_CHUNK = 1000  # deliveries that a pump is good for before another one helps
 
 
 def initialize_run(run_id: int) -> None:
-    """Takes a run from queued to sending, if nobody else does and there is room."""
+    """Takes a run from queued to sending, if nobody else does and there is room, and then others that wait: of many
+    small ones each would take less than its wake-up."""
     with signs.at_work():
-        if _may_initialize():
+        begun = time.monotonic()
+        while _may_initialize():
             _initialize(run_id)
-        else:
-            wake_pumps()  # what is ready elsewhere must not wait for audiences
+            following = waiting_runs().values_list("pk", flat=True).first()
+            if following is None or following == run_id:
+                return
+            if drain.begun() or time.monotonic() - begun > ROUND:
+                wake(following)
+                return
+            run_id = following
+        wake_pumps()  # what is ready elsewhere must not wait for audiences
 
 
 def pump_slice() -> None:
@@ -49,6 +63,9 @@ def pump_slice() -> None:
         run_id = waiting_runs().values_list("pk", flat=True).first()
         if run_id is not None and _may_initialize():
             _initialize(run_id)
+            following = waiting_runs().values_list("pk", flat=True).first()
+            if following is not None:
+                wake(following)
         if drain.begun():
             return
         idle = pump(until=Until.IDLE, seconds=SLICE, watch=_watch)
@@ -67,10 +84,26 @@ def write_logs() -> None:
             ask_for_logs()
 
 
+def import_contacts(import_id: int) -> None:
+    """Brings an import of contacts on: its check, the import itself, or its undoing."""
+    with signs.at_work():
+        try:
+            contacts.work_on(import_id, between=_stop_or_go_on)
+        except contacts.Stopping:
+            ask_to_import(import_id)
+
+
 def fire_slots() -> None:
     """Starts the runs of slots whose time has come."""
     with signs.at_work():
         firing.fire_due(database_now())
+
+
+def deliver_callbacks() -> None:
+    """Tells others what is due to be told, unless another worker does."""
+    with signs.at_work():
+        if send_due(should_stop=drain.begun, beat=signs.give):
+            ask_for_callbacks()
 
 
 def tick() -> None:
@@ -86,7 +119,7 @@ def waiting_runs() -> QuerySet[Run]:
     """Runs whose deliveries nobody writes now, the most urgent first."""
     unfilled = Q(state__in=(RunState.INITIALIZING, RunState.SENDING), filled_at=None)
     waiting = Q(state=RunState.QUEUED) | unfilled & free_to_initialize(database_now())
-    return Run.objects.filter(waiting).order_by("workflow__priority", "pk")
+    return Run.objects.filter(waiting).order_by("priority", "pk")
 
 
 def _may_initialize() -> bool:
@@ -111,16 +144,13 @@ def _initialize(run_id: int) -> None:
         wake_pumps(1 + run.batch.total // FIRST_CHUNK)
     elif run.is_over:
         ask_for_logs()
-    following = waiting_runs().values_list("pk", flat=True).first()
-    if following is not None:
-        wake(following)
 
 
 class _Between:
     """What happens between two chunks of an audience: a stop is heard, and a more urgent run goes first."""
 
     def __init__(self, run_id: int) -> None:
-        self._priority = Run.objects.values_list("workflow__priority", flat=True).get(pk=run_id)
+        self._priority = Run.objects.values_list("priority", flat=True).get(pk=run_id)
         self._looked_at = time.monotonic()
 
     def __call__(self) -> None:
@@ -129,7 +159,7 @@ class _Between:
             raise Stopping
         if time.monotonic() - self._looked_at < LOOK:
             return
-        urgent = waiting_runs().filter(workflow__priority__lt=self._priority).values_list("pk", flat=True).first()
+        urgent = waiting_runs().filter(priority__lt=self._priority).values_list("pk", flat=True).first()
         if urgent is not None:
             logger.info("Run %d is more urgent and goes first.", urgent)
             _initialize(urgent)
@@ -161,7 +191,7 @@ class _Watch:
             if now >= looks_at:
                 looks_at = now + LOOK
                 await self._database.ask(self._call_for_help)
-                if now - begun > LEAST_SLICE and await self._database.ask(_somebody_waits):
+                if now - begun > LEAST_SLICE and await self._database.ask(_makes_room):
                     break
         self._pumping.stop.set()
 
@@ -170,8 +200,17 @@ class _Watch:
             wake_pumps()
 
 
-def _somebody_waits() -> bool:
-    return waiting_runs().exists() and _may_initialize()
+def _makes_room() -> bool:
+    """Whether there is something that only another task does: a run to be initialised, somebody to be told."""
+    if waiting_runs().exists() and _may_initialize():
+        return True
+    return outbox.due(OVERDUE) is not None and not outbox.somebody_sends()
+
+
+def _stop_or_go_on() -> None:
+    """Between two chunks of an import."""
+    if _stop_or_give_sign():
+        raise contacts.Stopping
 
 
 def _stop_or_give_sign() -> bool:

@@ -12,6 +12,7 @@ from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Coalesce
 
+from campaigns.callbacks import news
 from campaigns.exceptions import IllegalMove
 from campaigns.models import Run, RunEvent, RunState
 from delivery.logs import bound
@@ -52,14 +53,17 @@ def try_move(
         if not rows.update(state=target, **fields):
             return False
         RunEvent.objects.create(run_id=run_id, state=target, by=by[:150], why=why[:500])
-        tell(run_id, target, by, why)
+        correlation_id, callback_url = Run.objects.values_list("correlation_id", "callback_url").get(pk=run_id)
+        tell(run_id, target, by, why, correlation_id)
+        if allowed != (target,):  # else only another process goes on with it
+            news.run_moved(run_id, target.value, callback_url)
     return True
 
 
-def tell(run_id: int, state: RunState, by: str, why: str) -> None:
+def tell(run_id: int, state: RunState, by: str, why: str, correlation_id: str = "") -> None:
     """Writes the log line of a move, once it is committed: a line about what was rolled back would be a lie. Part of
     the transaction that moves the run."""
-    correlation_id = Run.objects.values_list("correlation_id", flat=True).get(pk=run_id)
+    correlation_id = correlation_id or Run.objects.values_list("correlation_id", flat=True).get(pk=run_id)
 
     def write() -> None:
         with bound(run=run_id, correlation_id=correlation_id):

@@ -9,6 +9,7 @@ from django_q.brokers import get_broker
 from django_q.conf import Conf
 from django_q.tasks import async_task
 
+from campaigns.callbacks import outbox
 from campaigns.models import Cluster, Run, RunState
 from delivery.queue import database_now
 
@@ -25,9 +26,14 @@ def wake(run_id: int) -> None:
     if run is None:
         return
     if run.state in INITIALIZING or (run.state == RunState.SENDING and run.filled_at is None):
-        _enqueue("campaigns.tasks.initialize_run", run_id, task_name=f"initialize run {run_id}", timeout=LONG)
+        ask_to_initialize(run_id)
     if run.state not in INITIALIZING:
         wake_pumps()
+
+
+def ask_to_initialize(run_id: int) -> None:
+    """Asks a worker to begin with a run."""
+    _enqueue("campaigns.tasks.initialize_run", run_id, task_name=f"initialize run {run_id}", timeout=LONG)
 
 
 def wake_pumps(count: int = 1) -> None:
@@ -54,9 +60,20 @@ def ask_for_fire() -> None:
     _enqueue("campaigns.tasks.fire_slots", task_name="fire slots")
 
 
+def ask_for_callbacks() -> None:
+    """Asks for what is due to be told, unless a process is at it."""
+    if not outbox.somebody_sends():
+        _enqueue("campaigns.tasks.deliver_callbacks", task_name="deliver callbacks")
+
+
 def ask_for_tick() -> None:
     """Asks for a look at everything."""
     _enqueue("campaigns.tasks.tick", task_name="tick")
+
+
+def ask_to_import(import_id: int) -> None:
+    """Asks a worker to go on with an import of contacts."""
+    _enqueue("campaigns.tasks.import_contacts", import_id, task_name=f"import contacts {import_id}", timeout=LONG)
 
 
 def workers() -> int:

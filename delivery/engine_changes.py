@@ -8,6 +8,7 @@ from delivery import queue
 from delivery.exceptions import SecretUnreadable
 from delivery.models import Engine, EngineEvent
 from delivery.redaction import HIDDEN, is_secret_name, without_secrets
+from delivery.signals import engine_changed
 
 # Fields, and what they are called; `enabled`, options, credentials and limits have words of their own.
 FIELDS = {
@@ -47,6 +48,9 @@ def record(engine: Engine, before: Snapshot | None, by: str) -> None:
             changes = changes_between(before, after)
             if after.enabled and not before.enabled:
                 queue.hasten(engine.pools.values_list("pk", flat=True))
+            if after.enabled != before.enabled:
+                what = "switched_on" if after.enabled else "switched_off"
+                engine_changed.send(Engine, engine_id=engine.pk, what=what, by=by, why="", until=None)
         EngineEvent.objects.bulk_create(EngineEvent(engine=engine, what=what[:300], by=by[:150]) for what in changes)
 
 

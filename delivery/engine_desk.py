@@ -3,18 +3,24 @@
 Every method blocks, and is called in a thread that may. The rules are the core's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from delivery.catalogue import Catalogue, EngineSetup, PoolSetup
+from delivery.core.breaker import State
 from delivery.core.condition import Condition, News
 from delivery.core.dispatch import NOBODY_ABLE
 from delivery.core.failover import EngineView, Roster, Strategy
 from delivery.core.retry import RetryPolicy
 from delivery.core.throttle import Rate
 from delivery.engines.base import Engine
+from delivery.models import Engine as EngineRow
 from delivery.shared.base import Drawn, Shared
+from delivery.signals import engine_changed
+
+# Told of an engine, by its id, that its circuit opened or closed, and what the engine said last.
+Tell = Callable[[int, str, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +46,10 @@ class Limits:
 class EngineDesk:
     """See the module."""
 
-    def __init__(self, catalogue: Catalogue, shared: Shared) -> None:
+    def __init__(self, catalogue: Catalogue, shared: Shared, tell: Tell | None = None) -> None:
         self._catalogue = catalogue
         self._shared = shared
+        self._tell = tell
 
     def pool(self, pool_id: int, now: datetime) -> PoolView:
         """A pool as it is now. A sticky one moves on here when its engine does not work any more."""
@@ -73,6 +80,12 @@ class EngineDesk:
         calls = {key: rate.slowed(pace) for key, rate in setup.call_rates.items()}
         return Limits(rates, calls, setup.version, setup.name)
 
+    def levels(self, engine_id: int, now: datetime) -> dict[str, int]:
+        """How many tokens each bucket of an engine could give a worker now."""
+        limits = self.limits(engine_id, now)
+        rates = {key: rate.guarded() for key, rate in {**limits.messages, **limits.calls}.items()}
+        return self._shared.levels(rates)
+
     def open(self, engine_id: int) -> Engine:
         """The working engine. Raises DeliveryError when its settings cannot work."""
         return self._catalogue.open(engine_id)
@@ -93,11 +106,32 @@ class EngineDesk:
     def record(self, engine_id: int, news: Sequence[News]) -> None:
         """Takes in what outcomes say of an engine, in their order."""
         policy = self._catalogue.engine(engine_id).breaker
-        self._shared.change(engine_id, lambda condition, now: condition.hearing(news, now, policy))
+        moved: list[Condition] = []
+
+        def hear(condition: Condition, now: datetime) -> Condition:
+            moved[:] = condition, condition.hearing(news, now, policy)
+            return moved[1]
+
+        if self._shared.change(engine_id, hear) and self._tell is not None:
+            before, after = moved
+            if what := _CIRCUIT.get((before.breaker.state, after.breaker.state)):
+                self._tell(engine_id, what, after.last_error)
 
     def recover(self, engine_id: int) -> None:
         """Lets a slowed engine come back to its pace, a step for each quiet period."""
         self._shared.change(engine_id, lambda condition, now: condition.recovering(now))
+
+
+# That a probe is out, or has failed, is nothing new.
+_CIRCUIT = {
+    (State.CLOSED, State.OPEN): "circuit_opened",
+    (State.HALF_OPEN, State.CLOSED): "circuit_closed",
+}
+
+
+def tell_by_signal(engine_id: int, what: str, words: str) -> None:
+    """Tells whoever asked for `engine_changed`."""
+    engine_changed.send(EngineRow, engine_id=engine_id, what=what, by="", why=words, until=None)
 
 
 def _view(setup: EngineSetup, condition: Condition, weight: int, now: datetime) -> EngineView:

@@ -13,6 +13,7 @@ from django.utils import timezone
 from delivery import queue
 from delivery.exceptions import IllegalHold
 from delivery.models import Engine, EngineEvent
+from delivery.signals import engine_changed
 
 
 def hold(engine: Engine, by: str, why: str, until: datetime | None = None) -> None:
@@ -28,6 +29,7 @@ def hold(engine: Engine, by: str, why: str, until: datetime | None = None) -> No
         if not free.update(held=True, held_until=until, hold_reason=why[:200]):
             raise IllegalHold(f"Engine {engine.name} {_how(engine)}; release it first, to hold it in another way.")
         _record(engine, f"held until {_shown(until)}" if until else "held", by, why)
+        engine_changed.send(Engine, engine_id=engine.pk, what="held", by=by, why=why, until=until)
     engine.refresh_from_db()
 
 
@@ -38,6 +40,7 @@ def release(engine: Engine, by: str, why: str = "") -> None:
         if not held.update(held=False, held_until=None, hold_reason=""):
             raise IllegalHold(f"Engine {engine.name} {_how(engine)}: there is nothing to release.")
         _record(engine, "released", by, why.strip())
+        engine_changed.send(Engine, engine_id=engine.pk, what="released", by=by, why=why.strip(), until=None)
         queue.hasten(engine.pools.values_list("pk", flat=True))
     engine.refresh_from_db()
 

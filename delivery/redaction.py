@@ -17,13 +17,14 @@ _SECRET_NAME = re.compile(
 )
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 # Most text holds nothing of the kind, and is looked at once.
-_PERHAPS = re.compile(r"://|/u/|pass|secret|token|key|authorization|bearer|basic", re.IGNORECASE)
+_PERHAPS = re.compile(r"://|/u/|pass|secret|token|key|authorization|bearer|basic|outreach_", re.IGNORECASE)
 _SECRET_TEXT = (
     re.compile(r"(://)[^\s/@'\"]+(?=@)"),
     re.compile(r"(authorization['\"]?\s*[=:]\s*['\"]?)[^\n'\"]+", re.IGNORECASE),
     re.compile(r"(\b(?:bearer|basic) )[A-Za-z0-9+/=._~-]{6,}", re.IGNORECASE),
     # `password=…`, `"api_key": "…"`, `X-Api-Key: …`
     re.compile(r"((?:password|passwd|secret|token|api[_-]?key)['\"]?\s*[=:]\s*['\"]?)[^\s'\",;&)}\]]+", re.IGNORECASE),
+    re.compile(r"(outreach_)[A-Za-z0-9]{40}"),  # a token of the API, wherever it stands
     re.compile(r"(/u/)[^\s/?'\"]{8,}"),  # who has an unsubscribe link may use it
 )
 SHORTEST = 7  # characters: `token=1`

@@ -14,6 +14,8 @@ from pathlib import Path
 import environ
 from cryptography.fernet import Fernet
 
+from delivery.core.throttle import Period, Rate
+
 TRUE = {"1", "true", "yes", "on"}
 FALSE = {"0", "false", "no", "off", ""}
 
@@ -76,6 +78,19 @@ class Environment:
             self._reject(name, f"a whole number from {low} to {high}, not {raw!r}")
             return default
         return int(raw)
+
+    def rate(self, name: str, default: str) -> Rate | None:
+        """A rate such as 600/minute, of which all may come at once; None for `none`."""
+        raw = (self.text(name) or default).lower()
+        if raw == "none":
+            return None
+        found = re.fullmatch(rf"([1-9]\d{{0,6}})\s*/\s*({'|'.join(Period)})", raw)
+        if not found:
+            periods = ", ".join(Period)
+            self._reject(name, f"a rate such as 600/minute (periods: {periods}) or none, not {raw!r}")
+            return self.rate("", default)
+        quantity, period = int(found[1]), Period(found[2])
+        return Rate.of(quantity, period, quantity)
 
     def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
         raw = self.text(name) or default

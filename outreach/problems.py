@@ -17,7 +17,7 @@ API = "/api/"
 KEPT = ("Allow", "Retry-After", "WWW-Authenticate")
 
 
-class problems:  # noqa: N801 - a middleware, named as the others are
+class problems:
     """The middleware."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
@@ -30,7 +30,9 @@ class problems:  # noqa: N801 - a middleware, named as the others are
         if response.headers.get("Content-Type", "").startswith(CONTENT_TYPE) or hasattr(response, "data"):
             return response  # it is one; or a person sees it in the browsable API
         problem = answer(response.status_code, request)
-        problem.headers |= {name: response.headers[name] for name in KEPT if name in response.headers}
+        for name in KEPT:
+            if name in response.headers:
+                problem.headers[name] = response.headers[name]
         problem.cookies = response.cookies
         return problem
 

@@ -42,6 +42,8 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "outreach.requests.request_ids",
+    "outreach.access.audit.audit",
+    "outreach.access.rate_limits.rate_limits",
     "outreach.problems.problems",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -161,8 +163,11 @@ OUTREACH = {
     "REDIS_URL": REDIS_URL,
     "DJANGO_BACKENDS": env.email_backends("OUTREACH_DJANGO_BACKENDS", EMAIL_BACKEND),
     "LISTED_PROBLEMS": env.whole("OUTREACH_LISTED_PROBLEMS", 1000, 10, 100_000),
+    "IMPORT_MEGABYTES": env.whole("OUTREACH_IMPORT_MEGABYTES", 100, 1, 100),
     "METRICS_TOKEN": env.token("OUTREACH_METRICS_TOKEN"),
     "READY_NEEDS_WORKER": env.boolean("OUTREACH_READY_NEEDS_WORKER", True),
+    "API_RATE": env.rate("OUTREACH_API_RATE", "1000/second"),
+    "AUDIT_DAYS": env.whole("OUTREACH_AUDIT_DAYS", 400, 1, 36_500),
     # Nobody who reads a progress bar wants lines between, unless he says so.
     "LOG_LEVEL_CHOSEN": bool(env.text("OUTREACH_LOG_LEVEL")),
 }
@@ -198,14 +203,18 @@ Q_CLUSTER = {
 }
 
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.DjangoModelPermissions"],
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "outreach.access.authentication.TokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["outreach.access.permissions.ByModel"],
+    "DEFAULT_THROTTLE_CLASSES": ["outreach.access.throttling.ApiThrottle"],
     # A form cannot say that a box is left as it is: what it leaves out is unticked. So a body is JSON.
     "DEFAULT_PARSER_CLASSES": ["delivery.api.parsing.JsonParser"],
     "DEFAULT_PAGINATION_CLASS": "delivery.api.pages.Pages",
     "DEFAULT_FILTER_BACKENDS": [
         "delivery.api.pages.Narrowing",
-        "rest_framework.filters.SearchFilter",
+        "delivery.api.pages.Searching",
         "delivery.api.pages.Ordering",
     ],
     "DEFAULT_SCHEMA_CLASS": "outreach.schema.Schema",
@@ -219,9 +228,24 @@ SPECTACULAR_SETTINGS = {
     "SCHEMA_PATH_PREFIX": "/api/v1/",
     "SERVE_INCLUDE_SCHEMA": False,
     "COMPONENT_SPLIT_REQUEST": True,
+    # Fields of one name whose values are others.
+    "ENUM_NAME_OVERRIDES": {
+        "AudienceKind": "campaigns.models.AudienceKind",
+        "ScheduleKind": "campaigns.models.ScheduleKind",
+        "ProblemKind": "campaigns.models.ProblemKind",
+        "ImportState": "campaigns.models.ImportState",
+        "ImportPolicy": "campaigns.models.ImportPolicy",
+        "RunState": "campaigns.models.RunState",
+        "RunTrigger": "campaigns.models.Trigger",
+        "EventKind": "delivery.models.EventKind",
+        "DeliveryState": "delivery.models.DeliveryState",
+        "CompositionState": "delivery.models.CompositionState",
+        "CallbackState": "campaigns.models.CallbackState",
+    },
     # The page comes with its own files: nothing is loaded from elsewhere.
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},
 }
 
 LOG_LEVEL = env.choice("OUTREACH_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))

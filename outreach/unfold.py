@@ -53,9 +53,19 @@ UNFOLD = {
                     _item("Workflows", "account_tree", "campaigns", "workflow"),
                     _item("Schedules", "event_repeat", "campaigns", "schedule"),
                     _item("Runs", "rocket_launch", "campaigns", "run"),
+                    _item("Requests", "call_received", "campaigns", "runrequest"),
                     _item("Templates", "draft", "campaigns", "template"),
                     _item("Audiences", "groups", "campaigns", "audience"),
                     _item("Contact lists", "contacts", "campaigns", "contactlist"),
+                    _item("Imports", "upload", "campaigns", "contactimport"),
+                ],
+            },
+            {
+                "title": "Callbacks",
+                "separator": True,
+                "items": [
+                    _item("Webhooks", "webhook", "campaigns", "webhook"),
+                    _item("Callbacks", "outbound", "campaigns", "callback"),
                 ],
             },
             {
@@ -94,6 +104,8 @@ UNFOLD = {
                 "items": [
                     _item("Users", "person", "auth", "user"),
                     _item("Groups", "group", "auth", "group"),
+                    _item("API tokens", "key", "outreach", "apitoken"),
+                    _item("Audit trail", "history", "outreach", "auditentry"),
                 ],
             },
         ],

@@ -13,9 +13,9 @@ from unfold.decorators import action, display
 
 from campaigns.admin.audience_form import AudienceForm
 from campaigns.admin.http_fields import CONDITIONS, NAMES
-from campaigns.admin.sample import sample_of
 from campaigns.audiences.bookmarks import reset_bookmark
 from campaigns.audiences.http_url import without_query
+from campaigns.audiences.sample import sample_of
 from campaigns.audiences.stored import store_upload
 from campaigns.models import Audience, AudienceBookmark, AudienceKind
 from delivery.admin.redirects import go_to

@@ -10,6 +10,7 @@ from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
+from campaigns.admin.contact_imports import ImportsAndExports
 from campaigns.models import Contact, ContactList
 from delivery.admin.address_form import AddressForm
 from delivery.admin.address_search import AddressSearch
@@ -17,12 +18,13 @@ from delivery.admin.keyset import KeysetList
 
 
 @admin.register(ContactList)
-class ContactListAdmin(ModelAdmin):
+class ContactListAdmin(ImportsAndExports, ModelAdmin):
     list_display = ("name", "slug", "contacts_link", "created_at")
     search_fields = ("name", "slug")
     prepopulated_fields = {"slug": ("name",)}
     empty_hint = "A contact list is an audience that is kept here. Add a list, then add contacts to it."
     fields = ("name", "slug")
+    actions_detail = ("import_a_file", "export_contacts")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:
         # Counted list by list in the index, not by a join that groups every contact.

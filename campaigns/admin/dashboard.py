@@ -7,7 +7,7 @@ from django.urls import reverse
 
 from campaigns.admin.accounting import Accounting, accounting_of
 from campaigns.admin.runs import STATE_COLOURS
-from campaigns.models import Audience, Run, Template, Workflow
+from campaigns.models import Audience, Run, Template, Webhook, Workflow
 from delivery.admin.conditions import NOT_KNOWN, look_at
 from delivery.admin.engine_words import CIRCUIT_COLOURS, CIRCUIT_WORDS, pace
 from delivery.models import Engine, Pool
@@ -36,6 +36,14 @@ class RunLine:
 
 
 @dataclass(frozen=True, slots=True)
+class WebhookLine:
+    """A webhook that was switched off because nobody answered."""
+
+    webhook: Webhook
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
 class EngineLine:
     """An engine as the dashboard shows it."""
 
@@ -52,6 +60,8 @@ def dashboard(request: HttpRequest, context: dict[str, object]) -> dict[str, obj
     may_view = request.user.has_perm
     if may_view("campaigns.view_workflow") and not Workflow.objects.exists():
         context["first_steps"] = _first_steps()
+    if may_view("campaigns.view_webhook"):
+        context["webhooks_off"] = [_webhook_line(each) for each in Webhook.objects.exclude(switched_off_why="")]
     if may_view("campaigns.view_run"):
         context["runs"] = [_run_line(run) for run in Run.objects.select_related("workflow", "batch")[:LATEST_RUNS]]
     if may_view("delivery.view_engine"):
@@ -78,6 +88,10 @@ def _first_steps() -> list[FirstStep]:
         )
         for model, title, explanation in steps
     ]
+
+
+def _webhook_line(webhook: Webhook) -> WebhookLine:
+    return WebhookLine(webhook, reverse("admin:campaigns_webhook_change", args=[webhook.pk]))
 
 
 def _run_line(run: Run) -> RunLine:

@@ -16,8 +16,10 @@ from unfold.enums import ActionVariant
 from campaigns import control
 from campaigns.admin.accounting import accounting_of
 from campaigns.admin.dialogs import MaySend, ReasonForm, RetryForm, done
+from campaigns.admin.exports import ExportsRuns
 from campaigns.admin.step_accounting import asides_of, has_steps, is_small, steps_of
-from campaigns.models import Run, RunProblem, RunState
+from campaigns.callbacks.status import counts_of
+from campaigns.models import CallbackState, Run, RunProblem, RunState
 from campaigns.replay import FAILED, may_replay, replay_run
 from campaigns.transitions import legal_moves
 from delivery.admin.keyset import KeysetList
@@ -36,7 +38,7 @@ LISTED_PROBLEMS = 50
 
 
 @admin.register(Run)
-class RunAdmin(MaySend, ReadOnly, ModelAdmin):
+class RunAdmin(ExportsRuns, MaySend, ReadOnly, ModelAdmin):
     list_display = ("run_name", "state_badge", "workflow_name", "trigger_words", "created_at", "progress_bar")
     list_display_links = ("run_name",)
     list_filter = ("state", "workflow", "trigger")
@@ -45,7 +47,8 @@ class RunAdmin(MaySend, ReadOnly, ModelAdmin):
     empty_hint = "A run is one execution of a workflow. Open a workflow and choose “Test run” or “Run now”."
     change_form_template = "admin/campaigns/run/change_form.html"
     fields = ("workflow",)
-    actions_detail = ("resume", "pause", "retry_failed", "cancel")
+    actions_detail = ("resume", "pause", "retry_failed", "cancel", "export_deliveries")
+    actions_list = ("export_runs",)
     moves = {"pause": RunState.PAUSED, "resume": RunState.SENDING, "cancel": RunState.CANCELLED}
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:
@@ -128,6 +131,8 @@ class RunAdmin(MaySend, ReadOnly, ModelAdmin):
             allowed.discard("campaigns_run_resume")  # initializing leads to sending, too, but not by hand
         if run and may_replay(run):
             allowed.add("campaigns_run_retry_failed")
+        if run and run.batch_id:
+            allowed.add("campaigns_run_export_deliveries")
         return [shown for shown in super().get_actions_detail(request, object_id) if shown.action_name in allowed]
 
     @action(
@@ -229,6 +234,8 @@ def _page_of(run: Run) -> dict[str, object]:
         "problem_total": total,
         "problem_total_text": f"{total:,}",
         "events": run.events.all(),
+        "callbacks": [(f"{n:,}", CallbackState(state).label) for state, n in sorted(counts_of(run.pk).items())],
+        "callbacks_url": reverse("admin:campaigns_callback_changelist") + f"?run__id__exact={run.pk}",
     }
 
 

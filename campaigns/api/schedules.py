@@ -5,8 +5,11 @@ from contextlib import contextmanager
 from copy import copy
 from datetime import datetime
 
+import django_filters
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
+from django.shortcuts import get_object_or_404
+from drf_spectacular.utils import OpenApiExample, extend_schema, extend_schema_field, extend_schema_view
 from rest_framework import serializers
 from rest_framework.decorators import action
 from rest_framework.permissions import BasePermission
@@ -15,10 +18,11 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ModelViewSet
 
 from campaigns import scheduling
+from campaigns.api.narrowing import NamedFilter, YesNoFilter
 from campaigns.api.runs import TO_CONTROL, WhyBody
-from campaigns.api.setting_up import StrictSerializer
+from campaigns.api.setting_up import StrictSerializer, by_field, page_of, writing
 from campaigns.exceptions import BadSchedule, CampaignError
-from campaigns.models import Schedule, ScheduleKind, Slot
+from campaigns.models import Schedule, ScheduleEvent, ScheduleKind, Slot, Workflow
 from campaigns.models.schedule import NEEDS
 from campaigns.wall_clock import instant_of, zone_named
 from delivery.api.requests import allowed, refusing, who
@@ -47,6 +51,14 @@ class SlotSerializer(serializers.ModelSerializer):
     class Meta:
         model = Slot
         fields = ("at", "outcome", "reason", "run")
+
+
+class ScheduleEventSerializer(serializers.ModelSerializer):
+    """What somebody did to a schedule."""
+
+    class Meta:
+        model = ScheduleEvent
+        fields = ("at", "what", "by", "why")
 
 
 class ScheduleSerializer(StrictSerializer):
@@ -107,7 +119,7 @@ class ScheduleSerializer(StrictSerializer):
     def _save(self, schedule: Schedule) -> Schedule:
         request = self.context["request"]
         may_start = request.user.has_perm(TO_CONTROL)
-        with _answering_refusals():
+        with _answering_refusals(), writing(schedule):
             scheduling.save(schedule, by=who(request), now=database_now(), may_start=may_start)
         return schedule
 
@@ -121,9 +133,11 @@ class ScheduleDetailSerializer(ScheduleSerializer):
     class Meta(ScheduleSerializer.Meta):
         fields = (*ScheduleSerializer.Meta.fields, "next_slots", "last_slots")
 
+    @extend_schema_field({"type": "array", "items": {"type": "string", "format": "date-time"}})
     def get_next_slots(self, schedule: Schedule) -> list[str]:
         return [at.isoformat() for at in schedule.next_slots(database_now())]
 
+    @extend_schema_field(SlotSerializer(many=True))
     def get_last_slots(self, schedule: Schedule) -> list[dict[str, object]]:
         return SlotSerializer(schedule.slots.all()[:LAST_SLOTS], many=True).data
 
@@ -152,15 +166,46 @@ def _answering_refusals() -> Iterator[None]:
     except BadSchedule as refusal:
         raise serializers.ValidationError({refusal.field: [str(refusal)]}) from refusal
     except ValidationError as refusal:
-        raise serializers.ValidationError(refusal.message_dict) from refusal
+        raise serializers.ValidationError(by_field(refusal)) from refusal
 
 
+class ScheduleFilter(django_filters.FilterSet):
+    workflow = NamedFilter(Workflow)
+    kind = django_filters.ChoiceFilter(choices=ScheduleKind.choices)
+    paused = YesNoFilter(help_text="Paused ones, or the others.")
+
+
+EXAMPLES = [
+    OpenApiExample(
+        "Every weekday at nine",
+        {"workflow": "welcome", "name": "weekdays", "cron": "0 9 * * 1-5", "time_zone": "Europe/Zurich"},
+        request_only=True,
+    ),
+    OpenApiExample(
+        "Once",
+        {"workflow": "welcome", "name": "spring", "kind": "once", "at": "2030-03-01T09:00", "time_zone": "Asia/Tokyo"},
+        request_only=True,
+    ),
+]
+WHY = OpenApiExample("With a reason", {"why": "the shop is closed"}, request_only=True)
+OF_ONE = {"filterset_class": None, "search_fields": (), "ordering_fields": ()}  # what is listed of one schedule
+
+
+@extend_schema_view(
+    create=extend_schema(request=ScheduleSerializer, responses={201: ScheduleDetailSerializer}, examples=EXAMPLES),
+    partial_update=extend_schema(
+        examples=[OpenApiExample("Half an hour later", {"cron": "30 9 * * 1-5"}, request_only=True)]
+    ),
+)
 class ScheduleViewSet(ModelViewSet):
+    http_method_names = ["get", "head", "options", "post", "patch", "delete"]
+    filterset_class = ScheduleFilter
+    search_fields = ("name", "workflow__name")
     ordering = "id"
-    lookup_value_regex = r"\d{1,18}"
+    ordering_fields = ("id", "name", "created_at", "changed_at")
+    lookup_value_regex = r"[0-9]{1,18}"
     to_act = {
         "create": "campaigns.add_schedule",
-        "update": "campaigns.change_schedule",
         "partial_update": "campaigns.change_schedule",
         "destroy": "campaigns.delete_schedule",
     }
@@ -168,22 +213,44 @@ class ScheduleViewSet(ModelViewSet):
     def get_queryset(self) -> QuerySet[Schedule]:
         return Schedule.objects.select_related("workflow")
 
-    def get_serializer_class(self) -> type[ScheduleSerializer]:
+    def get_object(self) -> Schedule:
+        return get_object_or_404(self.get_queryset(), pk=self.kwargs["pk"])
+
+    def get_serializer_class(self) -> type[serializers.Serializer]:
+        if self.serializer_class:  # an action's own
+            return self.serializer_class
         return ScheduleSerializer if self.action == "list" else ScheduleDetailSerializer
 
     def get_permissions(self) -> list[BasePermission]:
         return [allowed(to_see=TO_SEE, to_act=self.to_act.get(self.action, TO_CONTROL))()]
 
+    @extend_schema(summary="Pause a schedule", request=WhyBody, responses=ScheduleDetailSerializer, examples=[WHY])
     @action(detail=True, methods=["post"])
     def pause(self, request: Request, pk: str) -> Response:
+        """Its slots make no runs until it is resumed."""
         return self._control(request, scheduling.pause)
 
+    @extend_schema(summary="Resume a schedule", request=WhyBody, responses=ScheduleDetailSerializer, examples=[WHY])
     @action(detail=True, methods=["post"])
     def resume(self, request: Request, pk: str) -> Response:
+        """It goes on with its next slot; those that came meanwhile are skipped."""
+
         def deed(schedule: Schedule, by: str, why: str) -> None:
             scheduling.resume(schedule, by, database_now(), why)
 
         return self._control(request, deed)
+
+    @extend_schema(summary="The slots of a schedule", responses=SlotSerializer(many=True))
+    @action(detail=True, serializer_class=SlotSerializer, ordering="-at", **OF_ONE)
+    def slots(self, request: Request, pk: str) -> Response:
+        """Those whose time has come, newest first."""
+        return page_of(self, self.get_object().slots.all())
+
+    @extend_schema(summary="The history of a schedule", responses=ScheduleEventSerializer(many=True))
+    @action(detail=True, serializer_class=ScheduleEventSerializer, ordering="id", **OF_ONE)
+    def events(self, request: Request, pk: str) -> Response:
+        """Who did what to it, oldest first."""
+        return page_of(self, self.get_object().events.all())
 
     def _control(self, request: Request, deed: Callable[[Schedule, str, str], None]) -> Response:
         schedule, body = self.get_object(), WhyBody.of(request)

@@ -1,126 +1,23 @@
-"""What workflows and audiences have in common over REST: a body of which nothing is ignored, other objects that are
-named by id or slug, and who may look, add and change."""
+"""What all that is set up has in common over REST: delivery's, of which campaigns use the same."""
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from delivery.api.setting_up import (
+    IdOrSlugField,
+    SettingUpViewSet,
+    StrictSerializer,
+    by_field,
+    delete,
+    named,
+    page_of,
+    writing,
+)
 
-from django.core.exceptions import ValidationError
-from django.db import IntegrityError, models, transaction
-from django.db.models import QuerySet
-from django.http import Http404
-from rest_framework import serializers
-from rest_framework.mixins import CreateModelMixin, ListModelMixin, RetrieveModelMixin, UpdateModelMixin
-from rest_framework.permissions import BasePermission
-from rest_framework.request import Request
-from rest_framework.response import Response
-from rest_framework.validators import UniqueValidator
-from rest_framework.viewsets import GenericViewSet
-
-from delivery.api.requests import allowed
-
-LARGEST_ID = 2**63 - 1
-
-
-def named(things: QuerySet, name: object) -> models.Model | None:
-    """The one with this slug or id: a slug of digits comes before an id."""
-    if isinstance(name, str):
-        if not re.fullmatch(r"[-\w]{1,100}", name):
-            return None
-        if found := things.filter(slug=name).first():
-            return found
-        name = int(name) if name.isascii() and name.isdigit() else None
-    if type(name) is not int or not 0 < name <= LARGEST_ID:
-        return None
-    return things.filter(pk=name).first()
-
-
-class IdOrSlugField(serializers.PrimaryKeyRelatedField):
-    """Another object: shown by its id, named by its id or its slug."""
-
-    default_error_messages = {
-        "does_not_exist": "There is no {what} {name}: name one that is there by its slug or its id, such as "
-        '"newsletter" or 7.'
-    }
-
-    def to_internal_value(self, name: object) -> models.Model:
-        things = self.get_queryset()
-        found = named(things, name)
-        if found is None:
-            self.fail("does_not_exist", what=things.model._meta.verbose_name, name=repr(name)[:100])
-        return found
-
-
-class StrictSerializer(serializers.ModelSerializer):
-    """Refuses fields that it does not know, and those that are only shown, by name: a misspelt one must not be ignored.
-    Whether a value is taken already is left to the model, which says it as in the admin."""
-
-    serializer_related_field = IdOrSlugField
-
-    def to_internal_value(self, data: object) -> dict[str, object]:
-        if isinstance(data, dict):
-            shown = {name for name, field in self.fields.items() if field.read_only}
-            settable = ", ".join(name for name in self.fields if name not in shown)
-            wrong = {
-                str(name): "This is shown and cannot be set."
-                if name in shown
-                else f"There is no such field. There is: {settable}."
-                for name in sorted(map(str, data))
-                if name in shown or name not in self.fields
-            }
-            if wrong:
-                raise serializers.ValidationError(wrong)
-        return super().to_internal_value(data)
-
-    def build_standard_field(self, field_name: str, model_field: models.Field) -> tuple[type, dict[str, object]]:
-        field, kwargs = super().build_standard_field(field_name, model_field)
-        if "choices" in kwargs:
-            choices = ", ".join(str(value) for value, _ in model_field.choices)
-            kwargs["error_messages"] = {"invalid_choice": f'"{{input}}" is none of {choices}.'}
-        elif issubclass(field, serializers.IntegerField):
-            kwargs["error_messages"] = {"invalid": "This is no whole number. A good one: 120."}
-        elif issubclass(field, serializers.FloatField):
-            kwargs["error_messages"] = {"invalid": "This is no number. A good one: 60."}
-        kwargs["validators"] = [each for each in kwargs.get("validators", []) if not isinstance(each, UniqueValidator)]
-        return field, kwargs
-
-
-@contextmanager
-def writing(thing: models.Model) -> Iterator[None]:
-    """All of what is written, or nothing. Who has taken the name or the slug meanwhile was first, and is told of."""
-    try:
-        with transaction.atomic():
-            yield
-    except IntegrityError:
-        try:
-            thing.full_clean()
-        except ValidationError as refusal:
-            raise serializers.ValidationError(refusal.message_dict) from refusal
-        raise
-
-
-class SettingUpViewSet(CreateModelMixin, ListModelMixin, RetrieveModelMixin, UpdateModelMixin, GenericViewSet):
-    """What is set up: named by its slug or its id, changed in part, never deleted."""
-
-    http_method_names = ["get", "head", "options", "post", "patch"]
-    lookup_value_regex = r"[-\w]+"
-
-    def get_queryset(self) -> QuerySet:
-        things = super().get_queryset()
-        return things.select_for_update(of=("self",)) if self.action == "partial_update" else things
-
-    def get_object(self) -> models.Model:
-        found = named(self.get_queryset(), self.kwargs["pk"])
-        if found is None:
-            raise Http404
-        return found
-
-    def get_permissions(self) -> list[BasePermission]:
-        model = self.queryset.model._meta.model_name
-        deed = "add" if self.action == "create" else "change"
-        return [allowed(to_see=f"campaigns.view_{model}", to_act=f"campaigns.{deed}_{model}")()]
-
-    @transaction.atomic
-    def partial_update(self, request: Request, *args: object, **kwargs: object) -> Response:
-        """What is judged is what is there when it is written: two who change at once do so one after the other."""
-        return super().partial_update(request, *args, **kwargs)
+__all__ = [
+    "IdOrSlugField",
+    "SettingUpViewSet",
+    "StrictSerializer",
+    "by_field",
+    "delete",
+    "named",
+    "page_of",
+    "writing",
+]

@@ -4,13 +4,17 @@ from collections import defaultdict
 from collections.abc import Sequence
 from copy import copy
 
+import django_filters
 from django.core.exceptions import ValidationError
-from django.db.models import Prefetch
+from django.db.models import Prefetch, QuerySet
+from drf_spectacular.utils import OpenApiExample, extend_schema, extend_schema_view
 from rest_framework import serializers
 
-from campaigns.api.setting_up import SettingUpViewSet, StrictSerializer, writing
-from campaigns.models import Step, Workflow
+from campaigns.api.narrowing import NamedFilter
+from campaigns.api.setting_up import SettingUpViewSet, StrictSerializer, by_field, writing
+from campaigns.models import Audience, Step, Template, Workflow
 from campaigns.sequence import NO_STEP, numbered, problems_of_workflow
+from delivery.models import Pool
 
 NO_TEMPLATE = 'Which template? Name it by its slug or its id, such as "newsletter" or 7.'
 NO_LIST = 'The steps are a list, such as [{"template": "newsletter"}].'
@@ -152,7 +156,7 @@ class WorkflowSerializer(StrictSerializer):
         try:
             workflow.full_clean()
         except ValidationError as refusal:
-            raise serializers.ValidationError(refusal.message_dict) from refusal
+            raise serializers.ValidationError(by_field(refusal)) from refusal
         _judge_steps(workflow, list(workflow.steps.all()) if steps_given is None else _numbered(steps_given))
         return {"workflow": workflow, "steps": steps_given}
 
@@ -191,6 +195,37 @@ def _write(workflow: Workflow, steps: Sequence[Step] | None) -> Workflow:
     return SHOWN.get(pk=workflow.pk)
 
 
+class WorkflowFilter(django_filters.FilterSet):
+    audience = NamedFilter(Audience)
+    pool = NamedFilter(Pool)
+    template = NamedFilter(Template, method="with_template", help_text="Those with a step of one template.")
+
+    def with_template(self, workflows: QuerySet[Workflow], name: str, template: Template) -> QuerySet[Workflow]:
+        return workflows.filter(pk__in=Step.objects.filter(template=template).values("workflow"))
+
+
+EXAMPLE = {
+    "name": "Welcome",
+    "slug": "welcome",
+    "audience": "customers",
+    "pool": "main",
+    "from_name": "The shop",
+    "from_address": "hello@shop.example",
+    "steps": [
+        {"template": "welcome"},
+        {"template": "reminder", "after": "1 not opened", "delay": "3 days"},
+    ],
+}
+
+
+@extend_schema_view(
+    create=extend_schema(examples=[OpenApiExample("Two steps", EXAMPLE, request_only=True)]),
+    partial_update=extend_schema(
+        examples=[OpenApiExample("Only in office hours", {"window_hours": "mon-fri 9-17"}, request_only=True)]
+    ),
+)
 class WorkflowViewSet(SettingUpViewSet):
     queryset = SHOWN
     serializer_class = WorkflowSerializer
+    filterset_class = WorkflowFilter
+    ordering_fields = (*SettingUpViewSet.ordering_fields, "changed_at")

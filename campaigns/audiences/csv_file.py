@@ -58,6 +58,11 @@ class CsvSource:
         with self._opened() as records:
             return self._columns(records).fields
 
+    def headings(self) -> list[str]:
+        """The cells of the header as they stand, whatever becomes of them."""
+        with self._opened() as records:
+            return self._header(records)[1]
+
     def rows(self) -> Iterator[Row | BadRow]:
         """Every row after the header, at the line on which it starts. Empty lines are no rows."""
         with self._opened() as records:
@@ -89,6 +94,10 @@ class CsvSource:
                 opened.close()
 
     def _columns(self, records: "_Records") -> Columns:
+        where, header = self._header(records)
+        return Columns.of(where, header, address_field=self._address_field, name_field=self._name_field)
+
+    def _header(self, records: "_Records") -> tuple[str, list[str]]:
         line, header = next(records, (1, []))
         where = f"{self._label}, line {line}"
         if not header:
@@ -101,7 +110,7 @@ class CsvSource:
                 "the header has NUL characters: this is no text, or it is UTF-16 without a byte order mark",
                 "Save the file as CSV in UTF-8, or set its encoding to utf-16-le",
             )
-        return Columns.of(where, header, address_field=self._address_field, name_field=self._name_field)
+        return where, header
 
 
 def _judged(line: int, cells: list[str] | csv.Error, text: str, columns: Columns) -> Row | BadRow:

@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 from urllib.parse import parse_qsl, quote, urlencode, urljoin, urlsplit, urlunsplit
 
+from delivery.http.origin import origin, origin_of
+
 Parameters = list[tuple[str, str]]
 
 ELSEWHERE = "The URL leads elsewhere now: enter the credential for it, or choose no authentication."
-_PORTS = {"http": 80, "https": 443}
 
 
 class LeadsElsewhere(ValueError):
@@ -48,7 +49,7 @@ def followed(url: str, link: str) -> str:
     if not link.isprintable() or any(letter in ' \\"<>' for letter in link):
         raise ValueError("it has characters that no URL has")
     here, there = urlsplit(url), urlsplit(urljoin(url, link))
-    if _origin(there) != _origin(here) or "@" in there.netloc:
+    if origin(there) != origin(here) or "@" in there.netloc:
         raise LeadsElsewhere(f"{there.scheme}://{there.netloc.rpartition('@')[2]}")
     # The host is taken from what the operator entered, not from the link, so that there is nothing to disagree about.
     return urlunsplit((here.scheme, here.netloc, there.path, there.query, ""))
@@ -57,17 +58,10 @@ def followed(url: str, link: str) -> str:
 def leads_elsewhere(before: str, after: str) -> bool:
     """Whether two URLs that were entered one after the other have not the same origin: what was entered for the one is
     not for the other. One that cannot be read is nobody's but its own."""
-    try:
-        return _origin(urlsplit(before)) != _origin(urlsplit(after))
-    except ValueError:
-        return before != after
+    return origin_of(before) != origin_of(after)
 
 
 def without_query(url: str) -> str:
     """The URL as far as it can be shown: a query may hold a key."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
-def _origin(parts: object) -> tuple[str, str, int | None]:
-    return parts.scheme, (parts.hostname or "").rstrip("."), parts.port or _PORTS.get(parts.scheme)

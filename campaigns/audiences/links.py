@@ -1,6 +1,7 @@
 """What a recipient says of others: his id, the ids that he depends on, and until when his mail has to be gone."""
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -40,6 +41,10 @@ class LinkFields:
     def names(self) -> tuple[str, ...]:
         """Those that there are."""
         return tuple(filter(None, (self.key, self.depends, self.deadline)))
+
+    def among(self, fields: Collection[str]) -> "LinkFields":
+        """Without those that are not among `fields`."""
+        return LinkFields(*(name if name in fields else "" for name in (self.key, self.depends, self.deadline)))
 
     def read(self, row: Row) -> Links | BadRow:
         """What a row says, or why that makes no sense."""

@@ -164,7 +164,7 @@ def _connection(audience: Audience) -> SqlConnection:
 
 def _contacts(contact_list: ContactList) -> ContactListSource:
     contacts = Contact.objects.filter(contact_list=contact_list)
-    fields = ("email", "name", *(f for f in _attribute_names(contact_list) if f not in ("email", "name")))
+    fields = ("email", "name", *(f for f in attribute_names(contact_list) if f not in ("email", "name")))
     return ContactListSource(
         lambda: _in_pieces(contact_list), fields, f"contact list {contact_list.name!r} ({contacts.count()} contacts)"
     )
@@ -185,7 +185,7 @@ def _in_pieces(contact_list: ContactList) -> Iterator[Sequence[ContactValue]]:
         ]
 
 
-def _attribute_names(contact_list: ContactList) -> list[str]:
+def attribute_names(contact_list: ContactList) -> list[str]:
     """The names of all attributes that any contact of the list has."""
     if connection.vendor == "postgresql":
         names, objects = "jsonb_object_keys(attributes)", "jsonb_typeof(attributes) = 'object'"
@@ -209,14 +209,15 @@ def store_upload(audience: Audience, filename: str, chunks: Iterable[bytes]) -> 
     with transaction.atomic():
         Upload.objects.filter(audience=audience).delete()
         upload = Upload.objects.create(audience=audience, filename=filename[:255], size=0)
-        for position, piece in enumerate(_pieces(chunks)):
+        for position, piece in enumerate(pieces(chunks)):
             upload.size += len(piece)
             UploadChunk.objects.create(upload=upload, position=position, content=zlib.compress(piece))
         upload.save(update_fields=["size"])
     return upload
 
 
-def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same octets in pieces of CHUNK."""
     held = b""
     for chunk in chunks:
         held += chunk

@@ -35,7 +35,7 @@ def new_correlation_id() -> str:
 class Run(models.Model):
     """One execution of a workflow. `key` makes it unique: the same key never makes a second run."""
 
-    workflow = models.ForeignKey(Workflow, on_delete=models.PROTECT, related_name="runs")
+    workflow = models.ForeignKey(Workflow, on_delete=models.PROTECT, db_index=False, related_name="runs")
     # NULL and not "": any number of runs may have no key, but no two the same one.
     key = models.CharField(max_length=200, unique=True, null=True, editable=False)
     correlation_id = models.CharField(
@@ -46,6 +46,11 @@ class Run(models.Model):
     triggered_by = models.CharField(max_length=150, blank=True)
     test_limit = models.PositiveIntegerField(
         null=True, help_text="A test: only so many recipients, into the sandbox instead of the pool."
+    )
+    callback_url = models.CharField(max_length=2000, blank=True, help_text="Who is told of its pauses and its end.")
+    priority = models.SmallIntegerField(default=0, help_text="The lowest goes first.")
+    overrides = models.JSONField(
+        default=dict, help_text="What it has beside or in place of the workflow's (campaigns.overrides)."
     )
     batch = models.OneToOneField(Batch, on_delete=models.PROTECT, null=True, related_name="run")
     frozen = models.JSONField(default=dict, help_text="The workflow's settings as they were when the run began.")
@@ -73,6 +78,14 @@ class Run(models.Model):
                 condition=models.Q(state__in=["queued", "initializing", "sending", "paused"]),
                 name="run_unfinished",
             ),
+            # the workers: which is to be initialised next?
+            models.Index(fields=["priority", "id"], condition=models.Q(state="queued"), name="run_queued"),
+            # Lists, newest first. Of what is left out there is so much that a list finds its page at once.
+            models.Index(fields=["workflow", "-id"], name="run_of_workflow"),
+            models.Index(fields=["state", "-id"], condition=~models.Q(state="completed"), name="run_of_state"),
+            models.Index(fields=["trigger", "-id"], condition=~models.Q(trigger="api"), name="run_of_trigger"),
+            models.Index(fields=["-id"], condition=models.Q(test_limit__isnull=False), name="run_test"),
+            models.Index(fields=["created_at"], name="run_created"),
         ]
 
     def __str__(self) -> str:
@@ -81,6 +94,17 @@ class Run(models.Model):
     @property
     def is_over(self) -> bool:
         return self.state in (RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED)
+
+
+class RunRecipients(models.Model):
+    """The recipients that were given with a run, in place of its workflow's audience: rows, as JSON, compressed. Gone
+    once they are deliveries."""
+
+    run = models.OneToOneField(Run, on_delete=models.CASCADE, primary_key=True, related_name="recipients")
+    content = models.BinaryField()
+
+    def __str__(self) -> str:
+        return f"recipients of run {self.run_id}"
 
 
 class RunEvent(models.Model):

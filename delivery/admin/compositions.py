@@ -29,7 +29,7 @@ from delivery.admin.redirects import go_to
 from delivery.composed_body import tidy
 from delivery.models import NO_DEADLINE, Composition, CompositionState, DeliveryState, Engine
 from delivery.queue import composing
-from delivery.templating import TemplateProblem, compile_content
+from delivery.rendered_mail import rendered_part
 
 CONFIRMED = "confirmed"
 MOST = 1000  # at a time by hand, ten pages
@@ -307,9 +307,4 @@ def _waits(composition: Composition) -> bool:
 
 def _rendered(composition: Composition, source: str, *, line: bool = True) -> str:
     """A template of the message for this recipient, or what is wrong with it."""
-    subject, text = (source, "") if line else ("", source)
-    try:
-        rendered = compile_content(subject, text, "").render(composition.delivery.data)
-    except TemplateProblem as problem:
-        return str(problem)
-    return rendered.subject if line else rendered.text
+    return rendered_part(source, composition.delivery.data, line=line)

@@ -11,14 +11,13 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from delivery import related
 from delivery.admin.instants import shown_instant
 from delivery.core.sequence import Rules
 from delivery.models import Batch, Composition, CompositionState, Delivery, DeliveryState, Dependency, Message
 from delivery.models.batch import BatchState
+from delivery.related import MOST
 
-MOST = 50
-# Who was waiting for a delivery and does so no longer is found by reading the dependencies of its batch.
-SMALL_BATCH = 50_000
 NONE = "none"
 
 _FOR_WORDS = {
@@ -70,8 +69,7 @@ def _many(count: int) -> str:
 
 def depends_on(delivery: Delivery) -> SafeString | str:
     """The deliveries that have to be accepted before it."""
-    rows = list(delivery.dependencies.select_related("predecessor").order_by("pk")[: MOST + 1])
-    return _listed(_on(each) for each in rows)
+    return _listed(_on(each) for each in related.depends_on(delivery))
 
 
 def _on(dependency: Dependency) -> SafeString | str:
@@ -85,46 +83,37 @@ def _on(dependency: Dependency) -> SafeString | str:
 
 def depended_on_by(delivery: Delivery, batch: Batch | None) -> SafeString | str:
     """The deliveries that wait for it; of a small batch also those that do so no longer."""
-    rows = Dependency.objects.filter(predecessor=delivery.pk).select_related("delivery").order_by("pk")
-    if batch is not None and batch.last_id is not None and batch.size <= SMALL_BATCH:
-        rows = rows.filter(delivery__gte=batch.first_id, delivery__lte=batch.last_id)
-    else:
-        rows = rows.filter(met=False)
     return _listed(
         format_html("{}: {}", link_to(d, f"{d.key} ({d.address})"), d.get_state_display())
-        for d in (each.delivery for each in rows[: MOST + 1])
+        for d in related.depended_on_by(delivery, batch)
     )
 
 
 def other_steps(delivery: Delivery) -> SafeString | str:
     """What the same recipient gets of the other messages of its batch."""
-    positions = dict(Message.objects.filter(batch=delivery.batch_id).values_list("pk", "position")[: MOST + 1])
-    rows = Delivery.objects.filter(identity=delivery.identity, message__in=positions, key=delivery.key)
-    others = sorted(rows.exclude(pk=delivery.pk)[: MOST + 1], key=lambda each: positions[each.message_id])
     return _listed(
         format_html(
             "{}: {}{}",
-            link_to(each, f"step {positions[each.message_id]}"),
+            link_to(each, f"step {position}"),
             each.get_state_display(),
             f", {each.words}" if each.words and each.state == DeliveryState.SKIPPED else "",
         )
-        for each in others
+        for position, each in related.other_steps(delivery)
     )
 
 
 def conversation(delivery: Delivery) -> SafeString | str:
-    """The mails that it answers, the first one first. Their keys end with their ids, in hexadecimal digits."""
-    ids = [int(key.rpartition(".")[2], 16) for key in delivery.thread.split()]
+    """The mails that it answers, the first one first."""
+    ids = related.conversation(delivery)
     found = Delivery.objects.in_bulk(ids[: MOST + 1])
     return _listed(link_to(found[pk], f"delivery {pk}") if pk in found else f"delivery {pk}, gone" for pk in ids)
 
 
 def events_of(delivery: Delivery) -> SafeString | str:
     """What was heard of it after it was sent."""
-    rows = delivery.event_set.order_by("at", "pk")[: MOST + 1]
     return _listed(
         f"{shown_instant(each.at)}: {each.get_kind_display()}" + (f" ({each.source})" if each.source else "")
-        for each in rows
+        for each in related.events_of(delivery)
     )
 
 

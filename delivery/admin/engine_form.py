@@ -19,6 +19,7 @@ from unfold.widgets import (
     UnfoldBooleanSwitchWidget,
 )
 
+from delivery.engine_settings import Stored, merged_secrets
 from delivery.engines import EngineKind
 from delivery.engines.base import Finding
 from delivery.exceptions import SecretUnreadable
@@ -59,8 +60,9 @@ class EngineForm(forms.ModelForm):
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self.instance.kind = self.engine_kind.slug
-        self._stored, self._unreadable = _opened(self.instance.secrets)
-        self._before = None if self.instance.pk is None else self._asked_about(self._stored)
+        self._stored = Stored.of(self.instance.secrets)
+        self._options_before = dict(self.instance.options)
+        self._before = None if self.instance.pk is None else self._asked_about(self._stored.secrets)
         for name in self._options:
             if name in self.instance.options:
                 self.initial[OPTION + name] = self.instance.options[name]
@@ -80,16 +82,16 @@ class EngineForm(forms.ModelForm):
     @property
     def is_new_to_the_provider(self) -> bool:
         """Whether a valid form holds anything that its provider has a say in and was not stored before."""
-        return bool(self._unreadable) or self._before != self._asked_about(self._secrets_now)
+        return bool(self._stored.unreadable) or self._before != self._asked_about(self._secrets_now)
 
     def _asked_about(self, secrets: Mapping[str, str]) -> tuple:
         return dict(self.instance.options), dict(secrets), self.instance.domains
 
     def _prepare_secret(self, name: str) -> None:
         field, clear = self.fields[OPTION + name], self.fields[CLEAR + name]
-        if self._unreadable:
+        if self._stored.unreadable:
             field.help_text = "What is stored cannot be decrypted: enter it again."
-        elif name in self._stored:
+        elif name in self._stored.secrets:
             field.required = False
             field.help_text = "Stored, and not shown. Empty: keep it."
         else:
@@ -125,15 +127,14 @@ class EngineForm(forms.ModelForm):
                 self.add_error(OPTION + name, ENTER_AGAIN)
 
     def _merged_secrets(self, cleaned: Mapping[str, object]) -> dict[str, str]:
-        secrets = dict(self._stored)
-        for name in self._secrets:
-            entered = cleaned.get(OPTION + name)
-            if entered:
-                secrets[name] = entered
-            elif cleaned.get(CLEAR + name):
-                secrets.pop(name, None)
-            elif self._unreadable:
-                self.add_error(OPTION + name, f"{self._unreadable} Or tick the box to forget it.")
+        entered = {name: cleaned[OPTION + name] for name in self._secrets if cleaned.get(OPTION + name)}
+        forgotten = [name for name in self._secrets if cleaned.get(CLEAR + name)]
+        secrets, problems = merged_secrets(
+            self.engine_kind, self._stored, self._options_before, self.instance.options, entered, forgotten
+        )
+        for name, sentences in problems.items():
+            hint = "" if name in entered else " Or tick the box to forget it."
+            self.add_error(OPTION + name, " ".join(sentences) + hint)
         return secrets
 
 
@@ -158,14 +159,6 @@ def option_fields(kind: EngineKind) -> list[str]:
 def secret_fields(kind: EngineKind) -> list[str]:
     """The form's names of the secrets, each followed by its box."""
     return [prefix + name for name in kind.fields() if name in kind.secret_fields for prefix in (OPTION, CLEAR)]
-
-
-def _opened(secrets: Sealed) -> tuple[dict[str, str], str]:
-    """The stored secrets, and why they cannot be read."""
-    try:
-        return secrets.open(), ""
-    except SecretUnreadable as error:
-        return {}, str(error)
 
 
 def _dressed(field: forms.Field, *, secret: bool) -> forms.Field:

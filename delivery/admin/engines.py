@@ -195,7 +195,7 @@ class EngineAdmin(ShowsConditions, ModelAdmin):
     @action(
         description="Hold",
         icon="pause",
-        permissions=["change"],
+        permissions=["hold"],
         dialog={
             "title": "Hold this engine?",
             "description": "Nothing goes through it until it is released; other engines of its pools take over. What "
@@ -212,7 +212,7 @@ class EngineAdmin(ShowsConditions, ModelAdmin):
         description="Release",
         icon="play_arrow",
         variant=ActionVariant.PRIMARY,
-        permissions=["change"],
+        permissions=["hold"],
         dialog={
             "title": "Release this engine?",
             "description": "Mails go through it again.",
@@ -223,6 +223,9 @@ class EngineAdmin(ShowsConditions, ModelAdmin):
     def release(self, request: HttpRequest, form: ReleaseForm, object_id: str) -> HttpResponse:
         engine, by = self._held_or_not(request, object_id), request.user.get_username()
         return _done(request, engine, lambda: release(engine, by, form.cleaned_data["why"]), "released")
+
+    def has_hold_permission(self, request: HttpRequest, object_id: object = None) -> bool:
+        return any(request.user.has_perm(f"delivery.{deed}_engine") for deed in ("hold", "change"))
 
     def _held_or_not(self, request: HttpRequest, object_id: str) -> Engine:
         engine = self.get_object(request, unquote(object_id))

@@ -9,7 +9,7 @@ from django_filters.rest_framework import DjangoFilterBackend
 from rest_framework import serializers
 from rest_framework.exceptions import NotFound
 from rest_framework.filters import OrderingFilter, SearchFilter
-from rest_framework.pagination import CursorPagination
+from rest_framework.pagination import Cursor, CursorPagination
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
@@ -19,7 +19,7 @@ COMMON = ("cursor", "page_size", "format")
 
 
 class Pages(CursorPagination):
-    """Cursor pages. A view may say `ordering` for those of its lists, by unique or nearly unique columns without NULL."""
+    """Cursor pages. A view may say the `ordering` of its list: unique or nearly unique columns without NULL."""
 
     ordering = "id"
     page_size = 50
@@ -33,6 +33,12 @@ class Pages(CursorPagination):
             return super().paginate_queryset(queryset, request, view)
         except (ValueError, ValidationError, OverflowError, TypeError):  # a position that is no value of the column
             raise NotFound(self.invalid_cursor_message) from None
+
+    def decode_cursor(self, request: Request) -> Cursor | None:
+        cursor = super().decode_cursor(request)
+        if cursor and "\0" in (cursor.position or ""):  # no text that is kept has it, and PostgreSQL takes none
+            raise NotFound(self.invalid_cursor_message)
+        return cursor
 
     def get_page_size(self, request: Request) -> int:
         given = request.query_params.get(self.page_size_query_param)
@@ -54,13 +60,20 @@ class Narrowing(DjangoFilterBackend):
             known.add(OrderingFilter.ordering_param)
         filterset = self.get_filterset_class(view, queryset)
         if filterset is not None:
-            known.update(filterset().form.fields)
+            known.update(filterset(queryset=queryset).form.fields)
         if unknown := sorted(set(request.query_params) - known):
             there = ", ".join(sorted(known))
             raise serializers.ValidationError(
                 {name[:200]: f"A list is not narrowed by this. There is: {there}." for name in unknown}
             )
         return super().filter_queryset(request, queryset, view)
+
+
+class Searching(SearchFilter):
+    """Searching in the columns that a view names."""
+
+    def get_schema_operation_parameters(self, view: APIView) -> list[dict[str, object]]:
+        return super().get_schema_operation_parameters(view) if getattr(view, "search_fields", None) else []
 
 
 class Ordering(OrderingFilter):
@@ -77,3 +90,10 @@ class Ordering(OrderingFilter):
             )
         sign = "-" if given.startswith("-") else ""
         return (given, f"{sign}id") if given.removeprefix("-") != "id" else (given,)
+
+    def get_schema_operation_parameters(self, view: APIView) -> list[dict[str, object]]:
+        names = getattr(view, "ordering_fields", None) or ()
+        schema = {"type": "string", "enum": [each for name in names for each in (name, f"-{name}")]}
+        words = "By which column; with a minus before it, backwards."
+        parameter = {"name": self.ordering_param, "required": False, "in": "query", "description": words}
+        return [parameter | {"schema": schema}] if names else []

@@ -75,6 +75,12 @@ def answer(status: int, request: HttpRequest, detail: str = "") -> JsonResponse:
     return JsonResponse(document(status, request, detail), status=status, content_type=CONTENT_TYPE)
 
 
+def in_words(refusal: exceptions.APIException) -> str:
+    """What an exception refuses, in one line."""
+    errors = list(_errors(refusal.detail, "")) if isinstance(refusal, exceptions.ValidationError) else []
+    return _summary(errors) if errors else _text(refusal.detail)
+
+
 def _errors(said: object, pointer: str) -> Iterator[dict[str, str]]:
     """What is said by field, one by one."""
     if isinstance(said, Mapping):

@@ -1,6 +1,6 @@
 """What the engines that are HTTP APIs have in common in their settings: form fields, judgements, opening."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import urlsplit
 
 from django import forms
@@ -11,6 +11,7 @@ from delivery.engines.base import Finding
 from delivery.engines.kind import Options, Secrets
 from delivery.engines.provider import Provider, ProviderEngine
 from delivery.http import problem_with_url
+from delivery.http.origin import origin_of
 
 
 def secret_field(label: str, help_text: str = "") -> forms.CharField:
@@ -109,6 +110,15 @@ def open_provider(provider: Provider, options: Options, secrets: Iterable[str], 
 def endpoint_of(options: Options, default: str) -> str:
     """The API's address, without a slash at its end."""
     return str(options.get("endpoint") or default).rstrip("/")
+
+
+def at_endpoint(*secrets: str) -> Callable[[Options], dict[str, object]]:
+    """`EngineKind.uses` of an API: all of these `secrets` go to the provider, or to where its `endpoint` leads."""
+
+    def uses(options: Options) -> dict[str, object]:
+        return dict.fromkeys(secrets, origin_of(str(options.get("endpoint") or "")))
+
+    return uses
 
 
 def unclear(answer: Answer, provider: str) -> list[Finding]:

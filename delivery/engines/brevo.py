@@ -19,6 +19,7 @@ from delivery.core.answer import Answer, Row, classify_answer, objects, plain, t
 from delivery.core.envelope import Attachment, Envelope, Kind, Mailbox, Outcome
 from delivery.core.meaning import DEAD, ENGINE, MESSAGE, TAKEN, UNWILLING
 from delivery.engines.api_fields import (
+    at_endpoint,
     batch_field,
     calling_fields,
     calling_problems,
@@ -241,5 +242,12 @@ def _open(engine_id: int, options: Options, secrets: Secrets) -> ProviderEngine:
 
 
 KIND = EngineKind(
-    "brevo", "Brevo", _fields, frozenset({"api_key"}), _problems, _open, hint="By its API. Up to 1,000 mails a call."
+    "brevo",
+    "Brevo",
+    _fields,
+    frozenset({"api_key"}),
+    _problems,
+    _open,
+    hint="By its API. Up to 1,000 mails a call.",
+    uses=at_endpoint("api_key"),
 )

@@ -12,6 +12,10 @@ Options = Mapping[str, object]
 Secrets = Mapping[str, str]
 
 
+def _nothing(options: Options) -> Mapping[str, object]:
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class EngineKind:
     """One kind of engine.
@@ -20,6 +24,8 @@ class EngineKind:
     kept encrypted and never shown again. `problems` judges the settings without any network, a sentence for each
     problem. `open` makes the working engine from the engine's id and settings. `hint` says in one line for whom it is.
     `composes`: it writes the text of mails and sends none, so it has no place in a pool; `open` makes a Composer.
+    `uses` says which of the `secret_fields` an engine with these options uses, and where each of them goes, as a value
+    to compare: a credential that somebody entered for one server is not sent to another.
     """
 
     slug: str
@@ -30,3 +36,4 @@ class EngineKind:
     open: Callable[[int, Options, Secrets], Engine | Composer]
     hint: str = ""
     composes: bool = False
+    uses: Callable[[Options], Mapping[str, object]] = _nothing

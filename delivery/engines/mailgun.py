@@ -18,6 +18,7 @@ from delivery.core.answer import Answer, Row, classify_answer, plain, read_wait,
 from delivery.core.envelope import Attachment, Envelope, Kind, Outcome
 from delivery.core.meaning import DEAD, ENGINE
 from delivery.engines.api_fields import (
+    at_endpoint,
     calling_fields,
     calling_problems,
     endpoint_of,
@@ -218,5 +219,12 @@ def _open(engine_id: int, options: Options, secrets: Secrets) -> ProviderEngine:
 
 
 KIND = EngineKind(
-    "mailgun", "Mailgun", _fields, frozenset({"api_key"}), _problems, _open, hint="By its API. One mail a call."
+    "mailgun",
+    "Mailgun",
+    _fields,
+    frozenset({"api_key"}),
+    _problems,
+    _open,
+    hint="By its API. One mail a call.",
+    uses=at_endpoint("api_key"),
 )

@@ -14,6 +14,7 @@ from delivery.core.answer import Answer, Row, classify_answer, classify_words, p
 from delivery.core.envelope import Attachment, Envelope, Kind, Outcome
 from delivery.core.meaning import DEAD, ENGINE, MESSAGE, SLOWER, TAKEN, TROUBLE
 from delivery.engines.api_fields import (
+    at_endpoint,
     calling_fields,
     calling_problems,
     endpoint_of,
@@ -213,4 +214,5 @@ KIND = EngineKind(
     _problems,
     _open,
     hint="By its API, into a broadcast stream. Up to 500 mails a call.",
+    uses=at_endpoint("token"),
 )

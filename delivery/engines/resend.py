@@ -23,6 +23,7 @@ from delivery.core.answer import (
 from delivery.core.envelope import Attachment, Envelope, Kind, Outcome
 from delivery.core.meaning import ENGINE, MESSAGE, TROUBLE, UNKNOWN, UNWILLING
 from delivery.engines.api_fields import (
+    at_endpoint,
     batch_field,
     calling_fields,
     calling_problems,
@@ -224,5 +225,12 @@ def _open(engine_id: int, options: Options, secrets: Secrets) -> ProviderEngine:
 
 
 KIND = EngineKind(
-    "resend", "Resend", _fields, frozenset({"api_key"}), _problems, _open, hint="By its API. Up to 100 mails a call."
+    "resend",
+    "Resend",
+    _fields,
+    frozenset({"api_key"}),
+    _problems,
+    _open,
+    hint="By its API. Up to 100 mails a call.",
+    uses=at_endpoint("api_key"),
 )

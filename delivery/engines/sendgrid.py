@@ -14,6 +14,7 @@ from delivery.core.answer import Answer, Row, classify_answer, objects, plain, t
 from delivery.core.envelope import Attachment, Envelope, Kind, Outcome
 from delivery.core.meaning import DEAD, ENGINE, UNWILLING
 from delivery.engines.api_fields import (
+    at_endpoint,
     calling_fields,
     calling_problems,
     domain_findings,
@@ -218,5 +219,12 @@ def _open(engine_id: int, options: Options, secrets: Secrets) -> ProviderEngine:
 
 
 KIND = EngineKind(
-    "sendgrid", "SendGrid", _fields, frozenset({"api_key"}), _problems, _open, hint="By its API. One mail a call."
+    "sendgrid",
+    "SendGrid",
+    _fields,
+    frozenset({"api_key"}),
+    _problems,
+    _open,
+    hint="By its API. One mail a call.",
+    uses=at_endpoint("api_key"),
 )

@@ -16,6 +16,7 @@ from delivery.core.answer import Answer, Row, classify_answer, plain, told_to_wa
 from delivery.core.envelope import Envelope, Kind, Outcome
 from delivery.core.meaning import ENGINE, MESSAGE, QUOTA_USED, SLOWER, TROUBLE
 from delivery.engines.api_fields import (
+    at_endpoint,
     calling_fields,
     calling_problems,
     endpoint_of,
@@ -261,4 +262,5 @@ KIND = EngineKind(
     _problems,
     _open,
     hint="By its API, with an access key of AWS. One mail a call.",
+    uses=at_endpoint("secret_access_key", "session_token"),
 )

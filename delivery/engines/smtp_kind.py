@@ -57,6 +57,10 @@ def _open(engine_id: int, options: Options, secrets: Secrets) -> SmtpEngine:
     return SmtpEngine(_settings(options, secrets), Builder())
 
 
+def _uses(options: Options) -> dict[str, object]:
+    return {"password": str(options.get("host") or "").lower()} if options.get("username") else {}
+
+
 KIND = EngineKind(
     "smtp",
     "SMTP",
@@ -65,4 +69,5 @@ KIND = EngineKind(
     _problems,
     _open,
     hint="Any mail server, yours or a provider's: host, port and login.",
+    uses=_uses,
 )

@@ -25,6 +25,9 @@ class Batch(models.Model):
     state = models.CharField(max_length=9, choices=BatchState, default=BatchState.FILLING)
     hold_reason = models.CharField(max_length=200, blank=True)
     growing = models.BooleanField(default=False, help_text="Deliveries are still added while the first ones go out.")
+    standing = models.BooleanField(
+        db_default=False, help_text="It is filled one by one, and not done before it is closed."
+    )
     left_as = models.CharField(
         max_length=10, default="cancelled", help_text="How deliveries end that a cancelled batch leaves unsent."
     )
@@ -46,6 +49,8 @@ class Batch(models.Model):
         indexes = [
             # The worker's first question: which batches have work?
             models.Index(fields=["priority", "id"], condition=models.Q(state="open"), name="batch_open"),
+            # the tick: which are to be closed?
+            models.Index(fields=["created_at"], condition=models.Q(standing=True), name="batch_standing"),
         ]
 
     def __str__(self) -> str:

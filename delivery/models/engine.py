@@ -97,6 +97,7 @@ class Engine(models.Model):
 
     class Meta:
         ordering = ["name"]
+        permissions = [("hold_engine", "Can hold and release engines")]
 
     def __str__(self) -> str:
         return self.name
@@ -140,6 +141,12 @@ class Engine(models.Model):
     def clean(self) -> None:
         from delivery.engines import problems_of  # the engines import this module
 
+        self.clean_warmup()
+        if problems := problems_of(self):
+            raise ValidationError(problems)
+
+    def clean_warmup(self) -> None:
+        """Raises ValidationError."""
         if bool(self.warmup_from) != bool(self.warmup_caps):
             raise ValidationError("A warm-up needs both its first day and the mails of the first days.")
         if self.ramp and not self.ramp.ends:
@@ -147,9 +154,6 @@ class Engine(models.Model):
                 "This warm-up never reaches its target: with so small a last number the growth is less than one mail a "
                 "day. List more days, or enter a larger growth."
             )
-        problems = problems_of(self)
-        if problems:
-            raise ValidationError(problems)
 
 
 class Counted(models.TextChoices):

@@ -29,6 +29,11 @@ class Suppression(models.Model):
 
     class Meta:
         ordering = ["-id"]
+        indexes = [
+            # the API's lists: of one reason or one scope, the last ones first
+            models.Index(fields=["reason", "id"], name="suppression_reason"),
+            models.Index(fields=["scope", "id"], name="suppression_scope"),
+        ]
         constraints = [models.UniqueConstraint(fields=["identity", "scope"], name="suppressed_once_per_scope")]
 
     def __str__(self) -> str:

@@ -5,7 +5,8 @@ outcomes  leased -> sending -> an end      links     what follows from an end fo
 batches   open, held, cancelled, done                follow_ups made, dependents released or skipped (plan, ends)
 ordering  who waits for whom, by name      composing words that are to be composed
 replay    an end -> ready again            events    what is heard after the end
-tallies   counts by end state              dialect   PostgreSQL and SQLite
+tallies   counts by end state              singles   mails one by one, in standing batches
+dialect   PostgreSQL and SQLite
 """
 
 from delivery.queue.batches import (
@@ -28,7 +29,9 @@ from delivery.queue.filling import Filler, NewDelivery
 from delivery.queue.leasing import oldest_expired
 from delivery.queue.ordering import Circle, Unknown, resolve
 from delivery.queue.replay import REPLAYED, consider_accepted, hasten, replay
-from delivery.queue.tallies import counts_by_state, late, progress
+from delivery.queue.singles import Single, close_standing, message_of, standing_batch
+from delivery.queue.singles import add as add_single
+from delivery.queue.tallies import counts_by_state, late, progress, tallies_of
 
 __all__ = [
     "REPLAYED",
@@ -37,8 +40,11 @@ __all__ = [
     "Filler",
     "Heard",
     "NewDelivery",
+    "Single",
     "Unknown",
+    "add_single",
     "cancel",
+    "close_standing",
     "consider_accepted",
     "counts_by_state",
     "database_now",
@@ -49,6 +55,7 @@ __all__ = [
     "hold",
     "late",
     "lock",
+    "message_of",
     "oldest_expired",
     "open_batches",
     "open_for_sending",
@@ -57,5 +64,7 @@ __all__ = [
     "release",
     "replay",
     "resolve",
+    "standing_batch",
+    "tallies_of",
     "unblock",
 ]

@@ -16,7 +16,7 @@ from delivery.models import NO_DEADLINE, OPEN_STATES, Batch, Delivery, DeliveryS
 from delivery.models.batch import BatchState
 from delivery.queue import links, tallies
 from delivery.queue.dialect import database_now
-from delivery.signals import batch_done
+from delivery.signals import batch_cut, batch_done
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +134,9 @@ def _cancel_deliveries(batch_id: int) -> int:
             ended[batch_id, state] += rows.filter(pinned=pinned).update(
                 state=state, settled_at=now, words=batch.hold_reason
             )
+    by_state = {state: n for (_, state), n in ended.items() if n}
+    if by_state:
+        batch_cut.send(Batch, batch_id=batch_id, at=now, counts=by_state)
     tallies.add(ended)
     metrics.settled({state: n for (_, state), n in ended.items()})
     return ended.total()
@@ -163,7 +166,7 @@ def finish_if_done(batch_id: int) -> bool:
     """Moves an open or cancelled batch whose every delivery has an end state to done, once, and says so by
     `batch_done`. Counts the rows themselves: a batch is done by the truth, not by the tally."""
     batch = Batch.objects.get(pk=batch_id)
-    if batch.growing or batch.state not in (BatchState.OPEN, BatchState.CANCELLED):
+    if batch.growing or batch.standing or batch.state not in (BatchState.OPEN, BatchState.CANCELLED):
         return False
     ended, size = tallies.progress(batch_id), batch.size
     if sum(ended.values()) < size:

@@ -141,7 +141,7 @@ def skip(batch_id: int, why: Mapping[int, str], code: str, now: datetime, found:
             [code, instant(now), *parameters],
         )
         skipped = [Ended(delivery_id, batch_id, _SKIPPED) for (delivery_id,) in cursor.fetchall()]
-    found.count_skipped(batch_id, len(skipped))
+    found.add_skipped(batch_id, skipped)
     return skipped
 
 

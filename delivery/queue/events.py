@@ -12,6 +12,7 @@ from django.db import connection, transaction
 from delivery.core.sequence import Rules
 from delivery.models import Delivery, Event, EventKind, Message, Suppression, SuppressionReason
 from delivery.queue.dialect import ids, table
+from delivery.signals import deliveries_heard
 
 _REASONS = {EventKind.REPLIED: SuppressionReason.REPLIED, EventKind.BOUNCED: SuppressionReason.BOUNCED}
 STOPPING = tuple(_REASONS)  # the kinds of events that a batch may stop on
@@ -56,6 +57,8 @@ def record(heard: Sequence[Heard]) -> None:
             ],
             ignore_conflicts=True,
         )
+        if known:
+            deliveries_heard.send(Event, heard=known)
 
 
 def unmet(delivery_ids: Collection[int], message_id: int) -> dict[int, str]:

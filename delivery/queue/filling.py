@@ -93,9 +93,9 @@ class Filler:
             self._write_dependencies(first, written)
             if self._composed:
                 follow_ups.want_words([delivery_id for name, delivery_id in written.items() if name not in unsent])
-            skipped = [delivery_id for name, delivery_id in written.items() if name in unsent]
-            found = links.consequences(Ended(i, self._batch, _SKIPPED) for i in skipped)
-            found.count_skipped(self._batch, len(skipped))
+            skipped = [Ended(i, self._batch, _SKIPPED) for name, i in written.items() if name in unsent]
+            found = links.consequences(skipped)
+            found.add_skipped(self._batch, skipped)
             found.write()
         duplicates += [d for name, d in first.items() if name not in written]
         return sorted(duplicates, key=lambda d: d.position)

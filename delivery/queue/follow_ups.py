@@ -150,7 +150,7 @@ def _take_stock(batch_id: int, plan: Plan, made: Sequence[tuple[int, int, str]],
     """Counts what has become of deliveries (id, message, state); asks for the words of those that are to be composed.
     Returns the skipped ones."""
     skipped = [Ended(delivery_id, batch_id, state) for delivery_id, _, state in made if state == _SKIPPED]
-    found.count_skipped(batch_id, len(skipped))
+    found.add_skipped(batch_id, skipped)
     found.released += sum(1 for _, _, state in made if state == _READY)
     want_words([i for i, message, state in made if state == _WAITING and plan.messages[message].is_composed])
     return skipped

@@ -165,6 +165,7 @@ def _take_back(candidate: Lease, now: datetime) -> Counter[str]:
     held = {batch_id for batch_id in {batch for _, batch, _ in lost} if _settle_lost(candidate.pk, batch_id, now)}
     uncertain = [Ended(i, batch, DeliveryState.UNCERTAIN.value) for i, batch, _ in lost if batch in held]
     found = links.consequences(uncertain)
+    found.ended += uncertain
     found.changes.update((each.batch, each.state) for each in uncertain)
     taken["uncertain"] += len(uncertain)
     taken["ready"] += len(lost) - len(uncertain)

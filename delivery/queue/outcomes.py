@@ -187,6 +187,7 @@ def settle(lease_id: int, settlements: Sequence[Settlement]) -> int:
         settled |= _write(accepted, f"{D}.lease_id IS NULL AND {GOES_AGAIN} AND {THIS_TURN}", [])
     ended = [s for s in settlements if s.state in ENDED and (s.id in settled or s.id in answered)]
     found = links.consequences(Ended(s.id, s.batch, s.state, s.message) for s in ended if s.linked)
+    found.ended += ended
     for settlement in ended:
         found.changes[settlement.batch, settlement.state] += 1
         if settlement.late:

@@ -82,8 +82,9 @@ def consider_accepted(batch_id: int, ids: Iterable[int], by: str) -> int:
             accepted += some
         # One that is done and has this reason was cancelled before: nothing more goes out of it.
         was_cancelled = bool(batch.hold_reason)
-        ended = (Ended(i, batch_id, "accepted") for i in accepted)
+        ended = [Ended(i, batch_id, DeliveryState.ACCEPTED.value) for i in accepted]
         found = links.consequences(ended, done_too=not was_cancelled)
+        found.ended += ended
         found.changes[batch_id, DeliveryState.UNCERTAIN.value] -= len(accepted)
         found.changes[batch_id, DeliveryState.ACCEPTED.value] += len(accepted)
         found.write()

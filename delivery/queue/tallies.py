@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Collection
 
 from django.db import connection
 from django.db.models import Count, Sum
@@ -33,6 +34,16 @@ def progress(batch_id: int) -> dict[str, int]:
     """Deliveries by end state, from the tally: a few rows, however large the batch."""
     sums = Tally.objects.filter(batch=batch_id, state__in=DeliveryState.values).values_list("state")
     return {state: n for state, n in sums.annotate(Sum("count")) if n}
+
+
+def tallies_of(batch_ids: Collection[int]) -> dict[int, dict[str, int]]:
+    """What is counted of each of these batches, in one question: end states, and follow-ups under FOLLOWED."""
+    found: dict[int, dict[str, int]] = {batch_id: {} for batch_id in batch_ids}
+    if found:
+        sums = Tally.objects.filter(batch__in=found).values_list("batch", "state").annotate(Sum("count"))
+        for batch_id, state, n in sums:
+            found[batch_id][state] = n
+    return found
 
 
 def late(batch_id: int) -> int:

@@ -19,11 +19,12 @@ class SharedAway(Exception):
 @dataclass(frozen=True, slots=True)
 class Drawn:
     """`tokens` messages may go; when there are none, ask again after `wait` nanoseconds. `left` is the state in which
-    each bucket was left: by it tokens are given back."""
+    each bucket was left: by it tokens are given back. `more` is how many could have been drawn beside them."""
 
     tokens: int
     wait: int = 0
     left: Mapping[str, int] = field(default_factory=dict)
+    more: int = field(default=0, compare=False)
 
 
 class Shared(Protocol):
@@ -35,6 +36,10 @@ class Shared(Protocol):
     def draw(self, rates: Mapping[str, Rate], wanted: int) -> Drawn:
         """As many of `wanted` tokens as every one of these buckets can give now; of none is anything taken that
         another refuses."""
+        ...
+
+    def levels(self, rates: Mapping[str, Rate]) -> dict[str, int]:
+        """How many tokens each of these buckets could give now. Nothing is taken."""
         ...
 
     def give_back(self, rates: Mapping[str, Rate], left: Mapping[str, int], tokens: int) -> None:

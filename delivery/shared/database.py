@@ -34,7 +34,13 @@ class DatabaseShared:
             left = {key: draw(rate, states[key], now, tokens).state for key, rate in rates.items()}
             for key, state in left.items():
                 Bucket.objects.filter(pk=key).update(state=state)
-        return Drawn(tokens, 0, left)
+        more = min(draw(rate, left[key], now, rate.burst).tokens for key, rate in rates.items())
+        return Drawn(tokens, 0, left, more)
+
+    def levels(self, rates: Mapping[str, Rate]) -> dict[str, int]:
+        states = dict(Bucket.objects.filter(pk__in=list(rates)).values_list("pk", "state"))
+        now = _nanoseconds()
+        return {key: draw(rate, states.get(key, 0), now, rate.burst).tokens for key, rate in rates.items()}
 
     def give_back(self, rates: Mapping[str, Rate], left: Mapping[str, int], tokens: int) -> None:
         with transaction.atomic():

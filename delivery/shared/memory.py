@@ -37,7 +37,12 @@ class MemoryShared:
             if offer.tokens != tokens:
                 offer = draw(rate, self._buckets.get(key, 0), now, tokens)
             left[key] = self._buckets[key] = offer.state
-        return Drawn(tokens, 0, left)
+        more = min(draw(rate, left[key], now, rate.burst).tokens for key, rate in rates.items())
+        return Drawn(tokens, 0, left, more)
+
+    def levels(self, rates: Mapping[str, Rate]) -> dict[str, int]:
+        now = self._nanoseconds()
+        return {key: draw(rate, self._buckets.get(key, 0), now, rate.burst).tokens for key, rate in rates.items()}
 
     def give_back(self, rates: Mapping[str, Rate], left: Mapping[str, int], tokens: int) -> None:
         for key, rate in rates.items():

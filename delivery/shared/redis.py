@@ -16,7 +16,7 @@ from redis.retry import Retry
 
 from delivery.core.breaker import Breaker, State
 from delivery.core.condition import Condition
-from delivery.core.throttle import Rate
+from delivery.core.throttle import Rate, draw
 from delivery.shared.base import Change, Drawn, SharedAway
 
 PATIENCE = 5.0  # seconds for an answer
@@ -24,6 +24,7 @@ SPACE = "{outreach}"  # the braces keep all keys on one node of a Redis cluster,
 
 # Lua has no integers beyond 2 ** 53. Counted from 2025 in steps of 100 ns, times stay exact until 2053.
 STEP = 100  # nanoseconds
+EPOCH = 1_735_689_600  # seconds
 _TIME = """
 local t = redis.call('TIME')
 local now = (t[1] - 1735689600) * 10000000 + t[2] * 10
@@ -56,14 +57,18 @@ for i = 2, #KEYS do
     tokens = math.min(tokens, offer)
 end
 if tokens == 0 then
-    return {0, wait}
+    return {0, wait, 0}
 end
-local answer = {tokens, 0}
+local answer, more = {tokens, 0, 0}, nil
 for i = 2, #KEYS do
     local following = starts[i] + tokens * tonumber(ARGV[3 * i - 4]) + tonumber(ARGV[3 * i - 2])
     redis.call('SET', KEYS[i], string.format('%.0f', following), 'PX', math.ceil((following - now) / 10000) + 1)
-    answer[i + 1] = following
+    answer[i + 2] = following
+    local left = math.floor((now + tonumber(ARGV[3 * i - 3]) * tonumber(ARGV[3 * i - 4]) - following)
+        / tonumber(ARGV[3 * i - 4]))
+    more = math.max(0, math.min(more or left, left))
 end
+answer[3] = more
 return answer
 """
 )
@@ -119,8 +124,23 @@ class RedisShared:
             return Drawn(wanted)
         arguments = [n for rate in rates.values() for n in (_steps(rate.interval), rate.burst, _steps(rate.toll))]
         with _away_said_plainly():
-            tokens, wait, *states = self._draw([f"{SPACE}:since", *map(_bucket, rates)], [wanted, *arguments])
-        return Drawn(tokens, wait * STEP, dict(zip(rates, states, strict=False)))
+            tokens, wait, more, *states = self._draw([f"{SPACE}:since", *map(_bucket, rates)], [wanted, *arguments])
+        return Drawn(tokens, wait * STEP, dict(zip(rates, states, strict=False)), more)
+
+    def levels(self, rates: Mapping[str, Rate]) -> dict[str, int]:
+        if not rates:
+            return {}
+        with _away_said_plainly():
+            keys = [f"{SPACE}:since", *map(_bucket, rates)]
+            (seconds, micros), (since, *states) = self._redis.pipeline(transaction=False).time().mget(keys).execute()
+        now = (seconds - EPOCH) * 10_000_000 + micros * 10
+        since = now if since is None else int(since)
+        found = {}
+        for (key, rate), state in zip(rates.items(), states, strict=True):
+            in_steps = Rate(_steps(rate.interval), rate.burst, _steps(rate.toll))
+            filled_from = since + in_steps.burst * in_steps.interval if state is None else int(state)
+            found[key] = draw(in_steps, filled_from, now, rate.burst).tokens
+        return found
 
     def give_back(self, rates: Mapping[str, Rate], left: Mapping[str, int], tokens: int) -> None:
         if rates:

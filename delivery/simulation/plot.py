@@ -2,7 +2,7 @@
 chance: the same result, the same picture."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -75,8 +75,15 @@ def shown_time(seconds: float) -> str:
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
-def svg(series: Sequence[Series], length: float, title: str) -> str:
-    """A line for each vendor over time, with axes and a legend, complete in itself."""
+def svg(
+    series: Sequence[Series],
+    length: float,
+    title: str,
+    shown: Callable[[float], str] = shown_rate,
+    shown_along: Callable[[float], str] = lambda seconds: shown_time(round(seconds, 1)),
+) -> str:
+    """A line for each vendor over time, with axes and a legend, complete in itself. `shown`: how values are written,
+    and `shown_along` what stands below them."""
     most = max((value for each in series for value in each.values), default=0) or 1
     slices = len(series[0].values)
     legend, height = _legend(series)
@@ -86,7 +93,7 @@ def svg(series: Sequence[Series], length: float, title: str) -> str:
         f"<title>{escape(title)}</title>",
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
         f'<text x="{LEFT}" y="20" font-size="14" fill="#111827">{escape(title)}</text>',
-        *_grid(most, slices * length),
+        *_grid(most, slices * length, shown, shown_along),
     ]
     for number, each in enumerate(series):
         colour = COLOURS[number % len(COLOURS)]
@@ -113,17 +120,17 @@ def html(picture: str, title: str) -> str:
     return f"{head}\n<body>\n{picture}</body></html>\n"
 
 
-def _grid(most: float, seconds: float) -> list[str]:
+def _grid(most: float, along: float, shown: Callable[[float], str], shown_along: Callable[[float], str]) -> list[str]:
     parts = []
     for step in range(5):
         rate = most * step / 4
         y = _y(rate, most)
         parts.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="#e5e7eb"/>')
-        parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end" fill="#6b7280">{shown_rate(rate)}</text>')
+        parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end" fill="#6b7280">{shown(rate)}</text>')
         x = LEFT + (WIDTH - LEFT - RIGHT) * step / 4
         parts.append(
             f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle" fill="#6b7280">'
-            f"{shown_time(round(seconds * step / 4, 1))}</text>"
+            f"{shown_along(along * step / 4)}</text>"
         )
     return parts
 

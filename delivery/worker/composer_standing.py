@@ -45,7 +45,7 @@ class ComposerDesk(EngineDesk):
     @classmethod
     def beside(cls, desk: EngineDesk) -> "ComposerDesk":
         """One that knows what that desk knows."""
-        return cls(desk._catalogue, desk._shared)
+        return cls(desk._catalogue, desk._shared, desk._tell)
 
     def composer(self, engine_id: int, now: datetime) -> ComposerView:
         """How it is now."""

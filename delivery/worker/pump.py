@@ -22,7 +22,7 @@ from delivery.core.breaker import State
 from delivery.core.condition import Health, News
 from delivery.core.dispatch import Candidate, GiveUp, Send, Wait, conclude, decide
 from delivery.core.envelope import MAX_WORDS, Kind, Mailbox, Outcome
-from delivery.engine_desk import EngineDesk, PoolView
+from delivery.engine_desk import EngineDesk, PoolView, tell_by_signal
 from delivery.exceptions import DeliveryError
 from delivery.metrics import Meter
 from delivery.models import NO_DEADLINE, DeliveryState
@@ -66,7 +66,7 @@ class Surroundings:
 
     database: Database
     queue: Queue = work
-    desk: EngineDesk = field(default_factory=lambda: EngineDesk(StoredCatalogue(), shared()))
+    desk: EngineDesk = field(default_factory=lambda: EngineDesk(StoredCatalogue(), shared(), tell_by_signal))
     clock: Clock = SYSTEM
     rng: random.Random = field(default_factory=random.Random)  # jitter and weights
     name: str = field(default_factory=owner.name)

@@ -134,14 +134,23 @@ def queued(of: Workflow, **options: object) -> Run:
 
 def initialized(of: Workflow, **options: object) -> Run:
     """A run after its initialisation, whatever came of it."""
-    run = queued(of, **options)
+    return begun(queued(of, **options))
+
+
+def begun(run: Run) -> Run:
+    """A queued run after its initialisation, whatever came of it."""
     assert initialize(run.pk)
     return fresh(run)
 
 
 def ended(of: Workflow, **options: object) -> Run:
     """A run that was worked on to its end."""
-    run = initialized(of, **options)
+    return carried_out(queued(of, **options))
+
+
+def carried_out(run: Run) -> Run:
+    """A queued run that was worked on to its end."""
+    run = begun(run)
     if run.state == RunState.SENDING:
         pump(run.batch_id)
     return fresh(run)

@@ -12,8 +12,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from campaigns.admin import step_accounting
-from campaigns.admin.sample import sample_of
 from campaigns.admin.zone_warning import zone_warning
+from campaigns.audiences.sample import sample_of
 from campaigns.models import OnLate, Run, RunState, Step, Workflow
 from delivery.models import Batch, Delivery, Engine, Message, Tally
 from delivery.models.batch import LATE

@@ -7,6 +7,7 @@ from campaigns.audiences.http_url import ELSEWHERE
 from campaigns.models import Audience
 from tests.campaigns import cast
 from tests.campaigns.test_api_schedules import client
+from tests.problems import detail, errors
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -129,7 +130,7 @@ def test_what_cannot_work_is_refused_at_its_place_with_a_good_example(operator, 
 
     answer = operator.post(AUDIENCES, HTTP | {"options": READ} | change, format="json")
 
-    refusal = answer.json()
+    refusal = errors(answer)
     assert (answer.status_code, list(refusal)) == (400, [place])
     assert words in "".join(refusal[place])
     assert Audience.objects.count() == 1
@@ -161,10 +162,11 @@ def test_a_setting_of_a_list_over_http_is_refused_by_its_name_and_changes_nothin
     ]
 
     for answer in answers:
-        refusal = answer.json()
-        assert (answer.status_code, list(refusal), list(refusal["options"])) == (400, ["options"], [setting])
-        assert words in refusal["options"][setting][0]
-        assert not refusal["options"][setting][0].startswith(f"{setting}: ")
+        refusal = errors(answer)
+        place = f"options/{setting}"
+        assert (answer.status_code, list(refusal)) == (400, [place])
+        assert words in refusal[place][0]
+        assert not refusal[place][0].startswith(f"{setting}: ")
     assert Audience.objects.values().get() | {"secrets": None} == before | {"secrets": None}
 
 
@@ -172,7 +174,7 @@ def test_options_of_another_shape_are_refused(operator):
     answers = [operator.post(AUDIENCES, HTTP | {"options": each}, format="json") for each in ([], ["url"], "url", 7)]
 
     assert {answer.status_code for answer in answers} == {400}
-    assert all("must be an object, such as" in answer.json()["options"]["url"][0] for answer in answers)
+    assert all("must be an object, such as" in errors(answer)["options/url"][0] for answer in answers)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +228,7 @@ def test_a_credential_does_not_go_to_whom_the_url_now_leads_unless_it_is_entered
     stored = kept()
     entered = operator.patch(url, {"options": options, "credential": "another"}, format="json")
 
-    assert (refused.status_code, refused.json()) == (400, {"credential": [ELSEWHERE]})
+    assert (refused.status_code, errors(refused)) == (400, {"credential": [ELSEWHERE]})
     assert (stored.options["url"], stored.secrets.open()) == (URL, {"credential": TOKEN})
     assert entered.status_code == 200
     assert kept().secrets.open() == {"credential": "another"}
@@ -243,7 +245,7 @@ def test_a_credential_that_nothing_needs_any_more_is_forgotten_and_does_not_come
 
     assert (forgotten.status_code, forgotten.json()["has_credential"]) == (200, False)
     assert kept().secrets.open() == {}
-    assert (back.status_code, list(back.json())) == (400, ["credential"])
+    assert (back.status_code, list(errors(back))) == (400, ["credential"])
 
 
 def test_a_url_that_is_changed_in_passing_through_another_kind_does_not_get_the_credential_either(operator):
@@ -255,8 +257,8 @@ def test_a_url_that_is_changed_in_passing_through_another_kind_does_not_get_the_
         url, {"kind": "http", "options": READ | {"auth": "bearer", "url": "https://evil.example/"}}, format="json"
     )
 
-    assert (over.status_code, list(over.json())) == (400, ["options"])
-    assert (back.status_code, back.json()) == (400, {"credential": [ELSEWHERE]})
+    assert (over.status_code, list(errors(over))) == (400, ["options"])
+    assert (back.status_code, errors(back)) == (400, {"credential": [ELSEWHERE]})
 
 
 def test_a_credential_that_no_key_opens_is_said_at_its_place_and_can_be_entered_again(operator, outreach):
@@ -266,23 +268,58 @@ def test_a_credential_that_no_key_opens_is_said_at_its_place_and_can_be_entered_
     refused = operator.patch(url, {"name": "People"}, format="json")
     entered = operator.patch(url, {"name": "People", "credential": TOKEN}, format="json")
 
-    assert (refused.status_code, list(refused.json())) == (400, ["credential"])
-    assert "enter the credentials again" in refused.json()["credential"][0]
+    assert (refused.status_code, list(errors(refused))) == (400, ["credential"])
+    assert "enter the credentials again" in errors(refused)["credential"][0]
     assert entered.status_code == 200
     assert kept().secrets.open() == {"credential": TOKEN}
+
+
+# ---- deleted, and found ----
+
+
+def test_an_audience_is_deleted_unless_a_workflow_has_it():
+    remover = client("remover", "delete_audience")
+    cast.csv_audience("email\na@example.test\n")
+    cast.workflow()
+
+    gone, needed = remover.delete(f"{AUDIENCES}file/"), remover.delete(f"{AUDIENCES}letters-friends/")
+
+    assert (gone.status_code, needed.status_code) == (204, 409)
+    assert detail(needed) == (
+        "The audience 'Letters-Friends' cannot be deleted: the workflow 'Letters' needs it, for example."
+    )
+    assert list(Audience.objects.values_list("slug", flat=True)) == ["letters-friends"]
+
+
+def test_audiences_are_found_by_kind_list_and_name(operator):
+    cast.csv_audience("email\na@example.test\n")
+    cast.list_audience()
+
+    found = {
+        query: [each["slug"] for each in operator.get(f"{AUDIENCES}?{query}").json()["results"]]
+        for query in ("kind=csv", "contact_list=friends", "search=frie", "ordering=-slug")
+    }
+
+    assert found == {
+        "kind=csv": ["file"],
+        "contact_list=friends": ["friends"],
+        "search=frie": ["friends"],
+        "ordering=-slug": ["friends", "file"],
+    }
 
 
 # ---- who, and how many questions ----
 
 
-def test_each_deed_needs_its_permission_and_none_deletes():
+def test_each_deed_needs_its_permission():
     audience = cast.list_audience()
     people = {
         "nobody": APIClient(),
         "outsider": client("outsider"),
         "viewer": client("viewer", "view_audience"),
         "adder": client("adder", "view_audience", "add_audience"),
-        "editor": client("editor", "view_audience", "change_audience", "delete_audience"),
+        "editor": client("editor", "view_audience", "change_audience"),
+        "remover": client("remover", "view_audience", "delete_audience"),
     }
     url = f"{AUDIENCES}{audience.pk}/"
 
@@ -298,11 +335,12 @@ def test_each_deed_needs_its_permission_and_none_deletes():
     }
 
     assert statuses == {
-        "nobody": [403, 403, 403, 403, 403],
+        "nobody": [401, 401, 401, 401, 401],
         "outsider": [403, 403, 403, 403, 403],
         "viewer": [200, 200, 403, 403, 403],
         "adder": [200, 200, 201, 403, 403],
-        "editor": [200, 200, 403, 200, 405],
+        "editor": [200, 200, 403, 200, 403],
+        "remover": [200, 200, 403, 403, 204],
     }
 
 

@@ -11,6 +11,7 @@ from campaigns.firing import fire_due
 from campaigns.models import Run, Schedule, Workflow
 from delivery.queue import database_now
 from tests.campaigns import cast
+from tests.problems import detail, errors
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -131,6 +132,74 @@ def test_a_schedule_is_paused_resumed_and_deleted_with_who_and_why(operator, let
     assert (deleted.status_code, Schedule.objects.count()) == (204, 0)
 
 
+def test_its_slots_and_its_history_come_in_pages(operator, letters):
+    now = database_now()
+    schedule = Schedule(workflow=letters, name="minutes", cron="* * * * *", late_policy="skip", late_grace_seconds=60)
+    scheduling.save(schedule, by="ada", now=now - timedelta(minutes=5))
+    fire_due(now)
+    scheduling.pause(schedule, "grace", "enough")
+
+    first = operator.get(url(schedule, "slots") + "?page_size=3").json()
+    second = operator.get(first["next"]).json()
+    history = operator.get(url(schedule, "events")).json()["results"]
+
+    slots = first["results"] + second["results"]
+    assert [slot["outcome"] for slot in slots] == ["fired", *["skipped"] * 4]
+    assert sorted((slot["at"] for slot in slots), reverse=True) == [slot["at"] for slot in slots]
+    assert [(event["what"], event["by"], event["why"]) for event in history] == [
+        ("set up", "ada", ""),
+        ("paused", "grace", "enough"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("workflow=letters", ["a", "b"]),
+        ("workflow=offers", []),
+        ("paused=true", ["b"]),
+        ("paused=false", ["a"]),
+        ("kind=cron&paused=false", ["a"]),
+        ("kind=once", []),
+        ("search=letters", ["a", "b"]),
+        ("ordering=-name", ["b", "a"]),
+    ],
+)
+def test_schedules_are_found_by_what_they_are(operator, letters, query, found):
+    cast.workflow("offers")
+    operator.post(SCHEDULES, weekdays(letters, name="a"), format="json")
+    operator.post(SCHEDULES, weekdays(letters, name="b", paused=True), format="json")
+
+    assert [each["name"] for each in operator.get(f"{SCHEDULES}?{query}").json()["results"]] == found
+
+
+@pytest.mark.parametrize("query", ["paused=maybe", "kind=yearly", "workflow=nothing", "ordering=next_at", "nmae=a"])
+def test_a_filter_that_cannot_be_understood_is_refused_by_name(operator, letters, query):
+    answer = operator.get(f"{SCHEDULES}?{query}")
+
+    assert (answer.status_code, list(errors(answer))) == (400, [query.partition("=")[0]])
+
+
+def test_a_list_of_many_asks_no_more_than_one_of_few(letters, django_assert_num_queries):
+    operator = client("viewer", "view_schedule")
+    for name in range(5):
+        schedule = Schedule(workflow=letters, name=str(name), cron="0 9 * * 1-5")
+        scheduling.save(schedule, by="ada", now=database_now())
+
+    # The session, its user, his permissions and those of his groups, the schedules.
+    with django_assert_num_queries(5):
+        assert len(operator.get(SCHEDULES).json()["results"]) == 5
+
+
+def test_two_who_take_a_name_at_once_are_one_who_has_it_and_one_who_is_told(letters):
+    people = [client(name, "add_schedule", "send_workflow") for name in ("ada", "grace")]
+
+    answers = cast.side_by_side(2, lambda number: people[number].post(SCHEDULES, weekdays(letters), format="json"))
+
+    assert sorted(answer.status_code for answer in answers) == [201, 400]
+    assert Schedule.objects.count() == 1
+
+
 def test_what_became_of_the_last_slots_is_shown_with_their_runs(operator, letters):
     now = database_now()
     schedule = Schedule(workflow=letters, name="minutes", cron="* * * * *", late_policy="skip", late_grace_seconds=60)
@@ -152,7 +221,6 @@ def test_what_became_of_the_last_slots_is_shown_with_their_runs(operator, letter
         ({"cron": "0 9 * *"}, "cron", 'A good line: "0 9 * * 1-5", every weekday at 09:00.'),
         ({"cron": "0 0 9 * * 1-5"}, "cron", "Seconds cannot be said."),
         ({"cron": "0 9 * * FUN"}, "cron", "The day of the week 'FUN' makes no sense: 0 to 7 or SUN to SAT"),
-        ({"cron": "\0"}, "cron", "Null characters are not allowed."),
         ({"time_zone": "Zurich"}, "time_zone", "There is no time zone 'Zurich'. Did you mean Europe/Zurich?"),
         ({"starts_at": "tomorrow"}, "starts_at", "A good one: 2027-03-01T09:00"),
         ({"starts_at": "2027-03-28T02:30"}, "starts_at", "Choose another time, such as 2027-03-28 03:00."),
@@ -168,7 +236,6 @@ def test_what_became_of_the_last_slots_is_shown_with_their_runs(operator, letter
             "every",
             "1 to 522 weeks, not 1,000,000. A good one",
         ),
-        ({"kind": "interval", "cron": "", "every": 10**30} | COUNTED, "every", "less than or equal to"),
         ({"kind": "interval", "cron": "", "every": 0} | COUNTED, "every", "A good one: 15 minutes."),
         ({"late_policy": "some"}, "late_policy", '"some" is none of skip, run_once, run_all.'),
         ({"unit": "months"}, "unit", '"months" is none of minutes, hours, days, weeks.'),
@@ -183,7 +250,7 @@ def test_what_makes_no_sense_is_refused_at_its_place_with_a_good_example(operato
 
     answer = operator.post(SCHEDULES, weekdays(letters) | change, format="json")
 
-    refusal = answer.json()
+    refusal = errors(answer)
     assert (answer.status_code, list(refusal)) == (400, [place])
     assert words in "".join(refusal[place])
     assert Schedule.objects.count() == 1
@@ -197,13 +264,13 @@ def test_what_makes_no_sense_is_refused_in_a_change_too_and_changes_nothing(oper
         for change in ({"cron": "0 9"}, {"paused": True}, {"kind": "once"}, {"nope": 1})
     ]
 
-    assert [(answer.status_code, list(answer.json())) for answer in answers] == [
+    assert [(answer.status_code, list(errors(answer))) for answer in answers] == [
         (400, ["cron"]),
         (400, ["paused"]),
         (400, ["at"]),
         (400, ["nope"]),
     ]
-    assert "POST to pause/" in str(answers[1].json())
+    assert "POST to pause/" in detail(answers[1])
     assert Schedule.objects.values("cron", "paused", "kind").get() == {
         "cron": "0 9 * * 1-5",
         "paused": False,
@@ -211,7 +278,9 @@ def test_what_makes_no_sense_is_refused_in_a_change_too_and_changes_nothing(oper
     }
 
 
-@pytest.mark.parametrize("body", ["[]", "7", "null", '"x"', "{", '{"workflow": {"a": 1}, "name": [1]}'])
+@pytest.mark.parametrize(
+    "body", ["[]", "7", "null", '"x"', "{", '{"workflow": {"a": 1}, "name": [1]}', '{"cron": "\\u0000"}']
+)
 def test_a_body_of_another_shape_is_refused_and_no_server_error(operator, letters, body):
     assert operator.post(SCHEDULES, body, content_type="application/json").status_code == 400
 
@@ -239,7 +308,7 @@ def test_each_deed_needs_its_permission(letters):
     }
 
     assert statuses == {
-        "nobody": [403, 403, 403, 403, 403],
+        "nobody": [401, 401, 401, 401, 401],
         "outsider": [403, 403, 403, 403, 403],
         "viewer": [200, 403, 403, 403, 403],
         "editor": [200, 201, 200, 403, 403],

@@ -34,6 +34,13 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filling, "CHUNK", CHUNK)
 
 
+@pytest.fixture(autouse=True)
+def one_run_for_each_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that what a task asks for can be seen; `test_small_runs_that_wait_are_initialised_one_after_the_other` has
+    another opinion."""
+    monkeypatch.setattr(tasks, "ROUND", 0.0)
+
+
 @pytest.fixture
 def stopping() -> Iterator[Callable[[], None]]:
     """The cluster's head says that it stops, when this is called."""
@@ -183,6 +190,31 @@ def test_a_run_that_is_ready_asks_for_as_many_pumps_as_it_can_use(monkeypatch):
 
     assert for_small == [(PUMP, ()), (INITIALIZE, (large.pk,))]
     assert asked() == [(PUMP, ())] * 4
+
+
+def test_small_runs_that_wait_are_initialised_one_after_the_other(monkeypatch):
+    monkeypatch.setattr(tasks, "ROUND", 60.0)
+    cluster(2)
+    later, first, urgent = queued("later", priority=5), queued("first"), queued("urgent", priority=-1)
+
+    tasks.initialize_run(first.pk)
+
+    first, urgent, later = map(cast.fresh, (first, urgent, later))
+    assert {run.state for run in (first, urgent, later)} == {RunState.SENDING}
+    assert first.filled_at < urgent.initializing_at < urgent.filled_at < later.initializing_at
+    assert INITIALIZE not in dict(asked())
+
+
+def test_a_worker_that_is_to_stop_begins_with_no_other_run(monkeypatch, stopping):
+    monkeypatch.setattr(tasks, "ROUND", 60.0)
+    cluster(2)
+    first, later = queued("first"), queued("later")
+    monkeypatch.setattr(tasks, "initialize", lambda run_id, between: stopping() or initialize(run_id))
+
+    tasks.initialize_run(first.pk)
+
+    assert (cast.fresh(first).state, cast.fresh(later).state) == (RunState.SENDING, RunState.QUEUED)
+    assert (INITIALIZE, (later.pk,)) in asked()
 
 
 def test_a_run_that_fails_to_initialise_asks_for_its_log_and_for_no_pump():

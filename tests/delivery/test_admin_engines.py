@@ -157,9 +157,26 @@ def test_settings_that_cannot_work_are_refused_with_the_kinds_own_sentence(root)
 def test_options_that_the_form_does_not_know_survive_it(root):
     engine = smtp_engine(ca_file="")
 
-    change(root, engine, option_host="localhost")
+    change(root, engine, option_host="localhost", option_password=PASSWORD)
 
     assert Engine.objects.get().options | {"host": "localhost", "ca_file": ""} == Engine.objects.get().options
+
+
+def test_a_stored_password_does_not_go_to_another_host_unless_it_is_entered_for_it(root):
+    engine = smtp_engine()
+
+    page = text_of(change(root, engine, option_host="localhost"))
+
+    assert "The settings lead elsewhere now: enter it again" in page
+    assert Engine.objects.get().options["host"] == "127.0.0.1"
+
+
+def test_a_password_that_nothing_uses_any_more_is_forgotten(root):
+    engine = smtp_engine()
+
+    change(root, engine, option_username="")
+
+    assert (Engine.objects.get().options.get("username"), Engine.objects.get().secrets.open()) == (None, {})
 
 
 def test_a_password_that_no_key_opens_must_be_entered_again(root, settings):

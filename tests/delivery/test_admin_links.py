@@ -8,7 +8,7 @@ from django.db import connection
 from django.test import Client
 from django.utils.timezone import now
 
-from delivery import queue
+from delivery import queue, related
 from delivery.admin import delivery_links
 from delivery.admin.deliveries import deliveries_url
 from delivery.admin.instants import shown_instant
@@ -222,7 +222,7 @@ def test_no_more_than_fifty_dependents_are_listed_and_it_is_said_that_there_are_
 def test_of_a_large_batch_only_those_that_still_wait_are_looked_for(monkeypatch):
     batch, first = fan(3)
     Dependency.objects.filter(delivery__key="p0").update(met=True)
-    monkeypatch.setattr(delivery_links, "SMALL_BATCH", 2)
+    monkeypatch.setattr(related, "SMALL_BATCH", 2)
 
     shown = delivery_links.depended_on_by(first, batch)
 

@@ -8,6 +8,7 @@ from django.utils.timezone import now
 from rest_framework.test import APIClient
 
 from delivery.models import Batch, Delivery, Event, Message, Pool, Suppression
+from tests.problems import errors
 
 pytestmark = pytest.mark.django_db
 
@@ -95,10 +96,11 @@ def test_an_event_that_is_told_twice_is_kept_once(reader, delivery):
     ],
 )
 def test_what_makes_no_sense_is_refused_at_its_field(body, field, words, reader, delivery):
-    status, answer = post(reader, delivery.pk, **body)
+    answer = reader.post(f"/api/v1/deliveries/{delivery.pk}/events/", body, format="json")
 
-    assert (status, list(answer)) == (400, [field])
-    assert words in str(answer[field])
+    refusal = errors(answer)
+    assert (answer.status_code, list(refusal)) == (400, [field])
+    assert words in refusal[field][0]
     assert not Event.objects.exists()
 
 
@@ -114,7 +116,7 @@ def test_a_delivery_that_is_not_there_is_not_found(number, reader, delivery):
 def test_who_may_not_change_deliveries_may_tell_nothing(delivery):
     viewer, nobody = client("view_delivery", name="viewer"), APIClient()
 
-    assert [post(who, delivery.pk, kind="opened")[0] for who in (viewer, nobody)] == [403, 403]
+    assert [post(who, delivery.pk, kind="opened")[0] for who in (viewer, nobody)] == [403, 401]
     assert not Event.objects.exists()
 
 

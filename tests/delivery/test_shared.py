@@ -88,6 +88,14 @@ def test_several_buckets_give_what_the_narrowest_gives_and_of_the_others_nothing
     assert store.draw({"wide": HOURLY}, 10).tokens == 7
 
 
+def test_a_grant_says_how_many_more_the_narrowest_bucket_has(store):
+    narrow = Rate.of(6, Period.HOUR, 6)
+
+    told = [store.draw({"a": HOURLY, "b": narrow}, wanted).more for wanted in (1, 3, 2, 1)]
+
+    assert told == [5, 2, 0, 0]
+
+
 def test_an_empty_bucket_fills_again_at_its_rate(store):
     rate = Rate.of(200, Period.SECOND, 1)
     begun, granted = time.monotonic(), 0
@@ -355,3 +363,11 @@ def test_keys_go_when_they_have_nothing_to_say_any_more(own_redis):
     lives = store._redis.pttl("{outreach}:bucket:quick")
 
     assert 0 < lives <= 7
+
+
+def test_how_much_a_bucket_could_give_is_told_and_nothing_is_taken(store):
+    rates = {"drawn": HOURLY, "full": Rate.of(5, Period.HOUR, 5)}
+    store.draw({"drawn": HOURLY}, 7)
+
+    assert store.levels(rates) == store.levels(rates) == {"drawn": 3, "full": 5}
+    assert store.levels({}) == {}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
+from delivery.core.throttle import Period, Rate
 from outreach.checks import environment_is_valid, refuse_to_serve_with_problems
 from outreach.environment import Environment, Problem
 from tests.sinks import ROOT
@@ -85,6 +86,35 @@ def test_a_number_that_is_none_or_out_of_range_is_refused(given, raw):
 
     assert environment.whole(NAME, 30, 5, 600) == 30
     assert expected(environment) == f"a whole number from 5 to 600, not {raw!r}"
+
+
+@pytest.mark.parametrize(
+    ("raw", "quantity", "period"),
+    [
+        ("600/minute", 600, Period.MINUTE),
+        (" 5 / Hour ", 5, Period.HOUR),
+        ("1/day", 1, Period.DAY),
+        (None, 1000, Period.SECOND),
+        ("", 1000, Period.SECOND),
+    ],
+)
+def test_a_rate_is_a_number_in_each_period_of_which_all_may_come_at_once(given, raw, quantity, period):
+    environment = given(raw)
+
+    assert environment.rate(NAME, "1000/second") == Rate.of(quantity, period, quantity)
+    assert environment.problems == []
+
+
+def test_there_may_be_no_rate(given):
+    assert given("none").rate(NAME, "1000/second") is None
+
+
+@pytest.mark.parametrize("raw", ["600", "0/second", "600/fortnight", "-1/second", "1.5/second", "10000000/second"])
+def test_a_rate_that_is_none_is_refused(given, raw):
+    environment = given(raw)
+
+    assert environment.rate(NAME, "1000/second") == Rate.of(1000, Period.SECOND, 1000)
+    assert expected(environment).startswith("a rate such as 600/minute")
 
 
 @pytest.mark.parametrize(("raw", "value"), [("DEBUG", "DEBUG"), (" DEBUG ", "DEBUG"), ("", "INFO"), (None, "INFO")])
@@ -363,6 +393,7 @@ def test_every_bad_variable_is_named_at_once_and_the_check_exits_non_zero(enviro
         "OUTREACH_LEASE_SECONDS": ("4", "must be a whole number from 5 to 600"),
         "OUTREACH_WORKERS": ("many", "must be a whole number from 1 to 64"),
         "OUTREACH_AUDIENCE_DATABASES": (f'{{"crm": "mysql://ada:{PASSWORD}@db/crm"}}', "must be a JSON object such as"),
+        "OUTREACH_IMPORT_MEGABYTES": ("0", "must be a whole number from 1 to 100"),
         "OUTREACH_LISTED_PROBLEMS": ("1", "must be a whole number from 10 to 100000"),
         "TIME_ZONE": ("Mars/Olympus", "must be the name of a time zone such as Europe/Zurich"),
         "OUTREACH_LOG_LEVEL": ("loud", "must be one of DEBUG, INFO, WARNING, ERROR"),

@@ -68,9 +68,10 @@ def _workflow(template: Template, slug: str, engine: str, csv: str, **settings: 
     Step.objects.create(workflow=workflow, template=template)
 
 
-def start(workflow: str, key: str) -> int:
+def start(workflow: str, key: str, callback_url: str = "") -> int:
     """The id of the run with this key."""
-    return launch(Workflow.objects.get(slug=workflow), trigger=Trigger.API, by=ME, key=key).pk
+    of = Workflow.objects.get(slug=workflow)
+    return launch(of, trigger=Trigger.API, by=ME, key=key, callback_url=callback_url).pk
 
 
 def pause(run: int) -> str:

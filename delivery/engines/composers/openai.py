@@ -10,6 +10,7 @@ from delivery.engines.composers.chat import MAX_COMPLETION_TOKENS, MAX_TOKENS, C
 from delivery.engines.composers.client import ChatComposer
 from delivery.engines.kind import EngineKind, Options, Secrets
 from delivery.http import problem_with_url
+from delivery.http.origin import origin_of
 
 BASE_URL = "https://api.openai.com/v1"
 CONCURRENCY = 8
@@ -133,6 +134,10 @@ def _usual_at(base_url: str) -> str:
     return MAX_COMPLETION_TOKENS if host.endswith(".openai.com") else MAX_TOKENS
 
 
+def _uses(options: Options) -> dict[str, object]:
+    return {"credential": origin_of(str(options.get("base_url") or ""))}
+
+
 KIND = EngineKind(
     "openai",
     "OpenAI-compatible chat",
@@ -142,4 +147,5 @@ KIND = EngineKind(
     _open,
     hint="Sends nothing. A language model writes the text of a step: OpenAI, or any server that speaks like it.",
     composes=True,
+    uses=_uses,
 )

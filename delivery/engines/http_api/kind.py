@@ -6,6 +6,7 @@ from delivery.engines.http_api.form import fields
 from delivery.engines.http_api.settings import CONCURRENCY, grant_of, make_provider, problems_with
 from delivery.engines.http_api.url import UrlTemplate
 from delivery.engines.kind import EngineKind, Options, Secrets
+from delivery.http.origin import origin_of
 
 
 def _open(engine_id: int, options: Options, secrets: Secrets) -> HttpApiEngine:
@@ -20,6 +21,18 @@ def _open(engine_id: int, options: Options, secrets: Secrets) -> HttpApiEngine:
     )
 
 
+def _uses(options: Options) -> dict[str, object]:
+    # The host of a URL with templates in it is fixed, and stands before the first one.
+    at, token_at = (origin_of(str(options.get(name) or "").partition("{")[0]) for name in ("url", "token_url"))
+    match options.get("auth") or "none":
+        case "none":
+            return {SECRET: at}
+        case "oauth2":
+            return {SECRET: at, "credential": (at, token_at)}  # what it is changed for goes to the API
+        case _:
+            return {SECRET: at, "credential": at}
+
+
 KIND = EngineKind(
     "http",
     "HTTP (any JSON API)",
@@ -28,4 +41,5 @@ KIND = EngineKind(
     problems_with,
     _open,
     hint="Whatever takes a record as JSON: you write the request, and say what its answers mean.",
+    uses=_uses,
 )
