@@ -1,5 +1,5 @@
-"""Wakes the cluster for what many requests ask for at the same time: at once for the first, and for all that come within
-a moment after it once more.
+"""Wakes the cluster for what many requests ask for at the same time: at once for the first, and once more for all that
+come within a moment after it.
 
 A wake-up costs a row that a worker has to take; what there is to do stands in the database, so one does for many.
 """

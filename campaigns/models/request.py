@@ -1,4 +1,4 @@
-"""What was asked for from outside, and what was answered: requests for runs, and keys that make a request count once."""
+"""What was asked for from outside, and what was answered: requests for runs, and keys by which one counts once."""
 
 from datetime import timedelta
 
