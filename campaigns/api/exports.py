@@ -21,7 +21,7 @@ from campaigns.exports import tables
 from campaigns.exports.formats import MEDIA_TYPES
 from campaigns.exports.stream import Table, answer
 from campaigns.models import ContactImport, ContactList, Run, RunState, Workflow
-from delivery.api.requests import Body, allowed, who
+from delivery.api.requests import Query, allowed, who
 from delivery.models import DeliveryState
 
 
@@ -37,11 +37,11 @@ class AsTheAddressSays(BaseContentNegotiation):
         return renderers[0], renderers[0].media_type
 
 
-class NoQuery(Body):
+class NoQuery(Query):
     """An export that is not narrowed further."""
 
 
-class StateQuery(Body):
+class StateQuery(Query):
     """By what the deliveries of a run are narrowed."""
 
     state = serializers.ChoiceField(DeliveryState.choices, required=False)
@@ -53,7 +53,7 @@ class DeliveriesQuery(StateQuery):
     run = serializers.IntegerField(required=False, min_value=1, max_value=2**63 - 1)
 
 
-class RunsQuery(Body):
+class RunsQuery(Query):
     """By what runs are narrowed."""
 
     workflow = IdOrSlugField(queryset=Workflow.objects.all(), required=False)
@@ -71,7 +71,7 @@ RUN_STATE = OpenApiParameter("state", str, enum=RunState.values)
 class _Export(APIView):
     renderer_classes = [JSONRenderer]
     content_negotiation_class = AsTheAddressSays
-    query: type[Body] = NoQuery
+    query: type[Query] = NoQuery
 
     def _answer(self, request: Request, form: str, table: Table) -> StreamingHttpResponse:
         return answer(table, form, by=who(request))

@@ -33,7 +33,7 @@ from campaigns.contacts.uploads import FileTooLarge, store
 from campaigns.exceptions import ImportImpossible
 from campaigns.models import ContactImport, ContactList, ImportPolicy, ImportState
 from delivery.api.parsing import TooLarge
-from delivery.api.requests import Body, NoBody, allowed, refusing, who
+from delivery.api.requests import Body, NoBody, Query, allowed, refusing, who
 
 MAPPING_EXAMPLE = {"address": "E-mail", "name": "Full name", "attributes": {"City": "city", "Plan": "plan"}}
 
@@ -62,7 +62,7 @@ class CheckBody(Body):
     )
 
 
-class UploadQuery(Body):
+class UploadQuery(Query):
     """What is said of a file beside it."""
 
     filename = serializers.CharField(max_length=255, required=False, default="contacts.csv")

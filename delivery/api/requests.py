@@ -14,6 +14,8 @@ from rest_framework.views import APIView
 from delivery.api.json_types import other_types
 from delivery.scopes import READ, lacks_scope, scope_of, without_scope
 
+MOST_NAMED = 20  # unknown fields that are named: a body may have a hundred thousand
+
 
 class Refused(APIException):
     """What was asked for is not possible as things stand."""
@@ -34,11 +36,13 @@ def refusing(*refusals: type[Exception]) -> Iterator[None]:
 class Body(serializers.Serializer):
     """A request's body. A field that it does not know is refused: a misspelt one must not be ignored."""
 
+    typed = True  # a number is a number, and no text that looks like one
+
     def to_internal_value(self, data: object) -> dict[str, object]:
-        if isinstance(data, dict) and (unknown := sorted(map(str, set(data) - set(self.fields)))):
+        if isinstance(data, dict) and (unknown := sorted(set(data) - set(self.fields))[:MOST_NAMED]):
             known = ", ".join(self.fields)
             raise serializers.ValidationError(dict.fromkeys(unknown, f"There is no such field. There is: {known}."))
-        if isinstance(data, dict) and (wrong := other_types(self, data)):
+        if self.typed and isinstance(data, dict) and (wrong := other_types(self, data)):
             raise serializers.ValidationError(wrong)
         return super().to_internal_value(data)
 
@@ -46,6 +50,12 @@ class Body(serializers.Serializer):
     def of(cls, request: Request) -> dict[str, object]:
         """The checked values. Raises ValidationError, which is answered with 400."""
         return _shared(cls).run_validation(request.data)
+
+
+class Query(Body):
+    """A query string, in which every value is a text."""
+
+    typed = False
 
 
 @extend_schema_serializer(examples=[OpenApiExample("Nothing", {}, request_only=True)])

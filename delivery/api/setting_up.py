@@ -26,7 +26,7 @@ from rest_framework.validators import UniqueValidator
 from rest_framework.viewsets import GenericViewSet
 
 from delivery.api.json_types import other_types
-from delivery.api.requests import Refused, allowed
+from delivery.api.requests import MOST_NAMED, Refused, allowed
 
 LARGEST_ID = 2**63 - 1
 
@@ -71,11 +71,10 @@ class StrictSerializer(serializers.ModelSerializer):
             shown = {name for name, field in self.fields.items() if field.read_only}
             settable = ", ".join(name for name in self.fields if name not in shown)
             wrong = {
-                str(name): "This is shown and cannot be set."
+                name: "This is shown and cannot be set."
                 if name in shown
                 else f"There is no such field. There is: {settable}."
-                for name in sorted(map(str, data))
-                if name in shown or name not in self.fields
+                for name in sorted(name for name in data if name in shown or name not in self.fields)[:MOST_NAMED]
             }
             if wrong := wrong or other_types(self, data):
                 raise serializers.ValidationError(wrong)
