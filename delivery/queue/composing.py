@@ -156,14 +156,14 @@ def claim(lease_id: int, batch_id: int, engine_id: int, limit: int, until: datet
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute(
-                f"UPDATE {C} SET state = 'claimed', lease_id = %s WHERE delivery_id IN ("
-                f"SELECT c.delivery_id FROM {C} AS c WHERE c.batch_id = %s AND c.engine_id = %s "
+                f"WITH chosen AS (SELECT c.delivery_id FROM {C} AS c WHERE c.batch_id = %s AND c.engine_id = %s "
                 f"AND c.state = 'wanted' AND (c.not_before IS NULL OR c.not_before <= %s) {urgent}"
                 f"AND EXISTS (SELECT 1 FROM {table(Batch)} WHERE id = %s AND state = '{BatchState.OPEN.value}') "
                 f"AND EXISTS (SELECT 1 FROM {table(Lease)} WHERE id = %s {while_it_stands()}) "
-                f"ORDER BY c.deadline, c.delivery_id LIMIT %s {skip_locked('c')}) RETURNING delivery_id",
+                f"ORDER BY c.deadline, c.delivery_id LIMIT %s {skip_locked('c')}) "
+                f"UPDATE {C} SET state = 'claimed', lease_id = %s "
+                "WHERE delivery_id IN (SELECT delivery_id FROM chosen) RETURNING delivery_id",
                 [
-                    lease_id,
                     batch_id,
                     engine_id,
                     instant(database_now()),
@@ -171,6 +171,7 @@ def claim(lease_id: int, batch_id: int, engine_id: int, limit: int, until: datet
                     batch_id,
                     lease_id,
                     limit,
+                    lease_id,
                 ],
             )
             claimed = [delivery_id for (delivery_id,) in cursor.fetchall()]
@@ -267,10 +268,11 @@ def lapse() -> int:
     now = database_now()
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(
-            f"UPDATE {C} SET state = 'lapsed', words = %s WHERE delivery_id IN ("
-            f"SELECT c.delivery_id FROM {C} AS c WHERE c.state = 'review' AND c.deadline < %s "
-            f"ORDER BY c.deadline, c.delivery_id LIMIT %s {skip_locked('c')}) RETURNING delivery_id",
-            [NOT_REVIEWED, instant(now), AT_ONCE],
+            f"WITH chosen AS (SELECT c.delivery_id FROM {C} AS c WHERE c.state = 'review' AND c.deadline < %s "
+            f"ORDER BY c.deadline, c.delivery_id LIMIT %s {skip_locked('c')}) "
+            f"UPDATE {C} SET state = 'lapsed', words = %s "
+            "WHERE delivery_id IN (SELECT delivery_id FROM chosen) RETURNING delivery_id",
+            [instant(now), AT_ONCE, NOT_REVIEWED],
         )
         lapsed = sorted(delivery_id for (delivery_id,) in cursor.fetchall())
         if lapsed:

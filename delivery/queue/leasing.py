@@ -67,11 +67,13 @@ def lease(lease_id: int, batch_id: int, limit: int) -> list[Leased]:
     lease that was taken back: nobody would ever take back what hung on it."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"UPDATE {table(Delivery)} SET state = 'leased', lease_id = %s, turn = turn + 1 WHERE id IN ("
-            f"SELECT r.id FROM {table(Delivery)} AS r WHERE r.batch_id = %s AND r.state = 'ready' "
+            # Chosen apart: PostgreSQL may carry a subquery out once for each row, and take others each time.
+            f"WITH chosen AS (SELECT r.id FROM {table(Delivery)} AS r WHERE r.batch_id = %s AND r.state = 'ready' "
             f"AND EXISTS (SELECT 1 FROM {table(Lease)} WHERE id = %s {while_it_stands()}) "
-            f"ORDER BY r.deadline, r.priority, r.id LIMIT %s {skip_locked('r')}) RETURNING {COLUMNS}",
-            [lease_id, batch_id, lease_id, limit],
+            f"ORDER BY r.deadline, r.priority, r.id LIMIT %s {skip_locked('r')}) "
+            f"UPDATE {table(Delivery)} SET state = 'leased', lease_id = %s, turn = turn + 1 "
+            f"WHERE id IN (SELECT id FROM chosen) RETURNING {COLUMNS}",
+            [batch_id, lease_id, limit, lease_id],
         )
         rows = cursor.fetchall()
     found = [
@@ -88,10 +90,10 @@ def promote() -> int:
     now = instant(database_now())
     with connection.cursor() as cursor:
         cursor.execute(
-            f"UPDATE {table(Delivery)} SET state = 'ready', not_before = NULL WHERE id IN ("
-            f"SELECT w.id FROM {table(Delivery)} AS w "
+            f"WITH chosen AS (SELECT w.id FROM {table(Delivery)} AS w "
             "WHERE w.state = 'waiting' AND w.pending <= 0 AND w.not_before <= %s "
-            f"ORDER BY w.not_before LIMIT %s {skip_locked('w')})",
+            f"ORDER BY w.not_before LIMIT %s {skip_locked('w')}) "
+            f"UPDATE {table(Delivery)} SET state = 'ready', not_before = NULL WHERE id IN (SELECT id FROM chosen)",
             [now, PROMOTED_AT_ONCE],
         )
         return cursor.rowcount

@@ -932,3 +932,17 @@ def test_after_any_history_the_tally_agrees_with_the_rows_and_nobody_is_missing(
     assert not Delivery.objects.filter(lease__isnull=False).exists()
     suppressed = Delivery.objects.filter(state="suppressed").values_list("identity", flat=True)
     assert set(suppressed) <= set(Suppression.objects.values_list("identity", flat=True))
+
+
+@pytest.mark.skipif("not config.getoption('database') == 'postgres'", reason="how PostgreSQL plans")
+def test_no_plan_of_the_database_makes_a_lease_longer_than_was_asked_for():
+    batch = open_batch(5)
+    with connection.cursor() as cursor:
+        for method in ("hashjoin", "mergejoin", "material", "hashagg", "sort"):  # what is left is the nested loop
+            cursor.execute(f"SET enable_{method} = off")
+        try:
+            _, rows = leased(batch, 2)
+        finally:
+            cursor.execute("RESET ALL")
+
+    assert len(rows) == 2
