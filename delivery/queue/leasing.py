@@ -93,10 +93,11 @@ def promote() -> int:
             f"WITH chosen AS (SELECT w.id FROM {table(Delivery)} AS w "
             "WHERE w.state = 'waiting' AND w.pending <= 0 AND w.not_before <= %s "
             f"ORDER BY w.not_before LIMIT %s {skip_locked('w')}) "
-            f"UPDATE {table(Delivery)} SET state = 'ready', not_before = NULL WHERE id IN (SELECT id FROM chosen)",
+            f"UPDATE {table(Delivery)} SET state = 'ready', not_before = NULL WHERE id IN (SELECT id FROM chosen) "
+            "RETURNING id",
             [now, PROMOTED_AT_ONCE],
         )
-        return cursor.rowcount
+        return len(cursor.fetchall())  # SQLite counts no rows of a statement that begins with WITH
 
 
 def due(batch_id: int) -> datetime | None:

@@ -12,6 +12,9 @@ from pytest_django import DjangoDbBlocker
 from tests.campaigns.conftest import manage, output_dir, outreach, process_environment  # noqa: F401
 
 if TYPE_CHECKING:
+    from rest_framework.test import APIClient
+
+    from tests.outreach.documented import Route
     from tests.outreach.everything import Everything
 
 
@@ -21,8 +24,7 @@ def installation(
 ) -> Iterator["Everything"]:
     """One of each, for all tests of a module: each undoes what it does."""
     from django.conf import settings
-    from django.core import signals
-    from django.db import close_old_connections, transaction
+    from django.db import connection, transaction
     from django.test import override_settings
 
     from campaigns import waits
@@ -33,14 +35,45 @@ def installation(
         # With nobody at work no run comes to its end, and who waits for one would wait in vain.
         for _ in range(waits.MOST):
             waits.places.acquire()
-        # A server closes a connection that is in a transaction when a request begins and when it ends.
-        for signal in (signals.request_started, signals.request_finished):
-            signal.disconnect(close_old_connections)
+        # Else a request would close the connection, when it begins and when it ends, because of the transaction.
+        connection.settings_dict["AUTOCOMMIT"] = False
         yield Everything()
-        for signal in (signals.request_started, signals.request_finished):
-            signal.connect(close_old_connections)
+        connection.settings_dict["AUTOCOMMIT"] = True
         waits.places.release(waits.MOST)
         transaction.set_rollback(True)
+
+
+@pytest.fixture(scope="module")
+def document(installation: "Everything") -> dict:
+    """The OpenAPI document."""
+    from django.test import Client
+
+    return Client().get("/api/v1/schema/?format=json").json()
+
+
+@pytest.fixture(scope="module")
+def everywhere(document: dict, installation: "Everything") -> list["Route"]:
+    """Every operation that the document names."""
+    from tests.outreach.documented import routes
+
+    return routes(document, installation)
+
+
+@pytest.fixture
+def program(installation: "Everything") -> "APIClient":
+    """Who may do everything."""
+    from tests.outreach.access import bearer
+
+    return bearer(installation.token)
+
+
+@pytest.fixture
+def judge(installation: "Everything") -> Callable[..., str]:
+    """Says what is wrong with an answer."""
+    from tests.outreach.everything import SECRET
+    from tests.outreach.judging import fault
+
+    return lambda answer, **kwargs: fault(answer, (installation.token, SECRET), **kwargs)
 
 
 @pytest.fixture

@@ -75,11 +75,10 @@ class Everything:
 
     def values_for(self, path: str) -> list[dict[str, object]]:
         """Values for the names in this path of the document; none for one that has no names in it."""
-        fitting = [each for prefix, each in self.by_resource.items() if path.startswith(f"/api/v1/{prefix}/{{")]
         if "{" not in path:
             return []
-        (found,) = fitting or [[{}]]
-        return found
+        before, _, _ = path.removeprefix("/api/v1/").partition("{")
+        return self.by_resource[before[:-1]]
 
     def _add_contacts(self) -> None:
         friends = cast.contact_list()

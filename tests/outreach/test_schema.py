@@ -13,10 +13,8 @@ import pytest
 import schemathesis
 from django.core.management import call_command
 from django.test import Client
-from rest_framework.test import APIClient
 
 from outreach.wsgi import application
-from tests.outreach.access import bearer
 from tests.outreach.api_routes import operations
 from tests.outreach.asking import Asking
 from tests.outreach.everything import Everything
@@ -36,16 +34,6 @@ RESOURCES = sorted({re.split(r"[/.]", each.url)[3] for each in operations()})
 def api(installation: Everything, seed: int) -> schemathesis.BaseSchema:
     """The API as schemathesis reads its document."""
     return schemathesis.openapi.from_wsgi(SCHEMA, application, config=schemathesis.Config(seed=seed))
-
-
-@pytest.fixture
-def document(api: schemathesis.BaseSchema) -> dict:
-    return api.raw_schema
-
-
-@pytest.fixture
-def program(installation: Everything) -> APIClient:
-    return bearer(installation.token)
 
 
 def documented(document: dict) -> Iterator[tuple[str, str, dict]]:
