@@ -77,8 +77,8 @@ class Everything:
         """Values for the names in this path of the document; none for one that has no names in it."""
         if "{" not in path:
             return []
-        before, _, _ = path.removeprefix("/api/v1/").partition("{")
-        return self.by_resource[before[:-1]]
+        before, _, after = path.removeprefix("/api/v1/").partition("{")
+        return self.by_resource["contacts" if after.startswith("contact_list_pk") else before[:-1]]
 
     def _add_contacts(self) -> None:
         friends = cast.contact_list()
@@ -86,8 +86,8 @@ class Everything:
         done = importing.imported(friends, FILE)
         imports = [done, importing.checked(friends, FILE), importing.uploaded(friends, FILE)]
         self.by_resource["imports"] = [{"id": each.pk, "form": "csv"} for each in imports]
-        of_list = {"contact_list_pk": friends.slug, "form": "jsonl"}
-        self.by_resource["contact-lists"] = [of_list | {"id": contact.pk}, of_list | {"id": friends.pk}]
+        self.by_resource["contacts"] = [{"contact_list_pk": friends.slug, "id": contact.pk}]
+        self.by_resource["contact-lists"] = [{"id": friends.pk, "form": "jsonl"}]
         audiences = [
             Audience.objects.create(name="Friends", slug="friends", kind=AudienceKind.LIST, contact_list=friends),
             cast.csv_audience(FILE),
