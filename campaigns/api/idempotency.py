@@ -84,7 +84,7 @@ class Key:
 
     def answered(self, status_code: int, answer: object) -> None:
         """Keeps the answer."""
-        self._mine().update(status=status_code, answer=json.loads(json.dumps(answer, cls=DjangoJSONEncoder)))
+        self._mine().update(status=status_code, answer=json.dumps(answer, cls=DjangoJSONEncoder))
 
     def _mine(self):
         return IdempotencyKey.objects.filter(owner=self.owner, key=self.value)

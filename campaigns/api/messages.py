@@ -92,7 +92,6 @@ class MessagesView(APIView):
     """`POST messages/`."""
 
     permission_classes = [allowed(to_see=TO_CONTROL, to_act=TO_CONTROL)]
-    keeps_own_record = True  # its delivery
 
     @extend_schema(
         operation_id="messages_create",
@@ -137,7 +136,7 @@ class MessagesView(APIView):
                 if key:
                     key.answered(status.HTTP_202_ACCEPTED, answer)
         if known:
-            return _answer(known.answer, replayed=True)
+            return _answer(known.said, replayed=True)
         return _answer(answer)
 
 

@@ -152,7 +152,7 @@ class _Triggering(APIView):
             run = _run_of(known)
             asked.record(workflow, run, who(request), Outcome.REPEATED)
             if known.status is not None:
-                return _answer(known.status, known.answer, replayed=True)
+                return _answer(known.status, known.said, replayed=True)
         if not waited_for:
             return _answer(status.HTTP_202_ACCEPTED, answer)
         over = waits.is_over_within(run, body["wait"])
@@ -240,7 +240,7 @@ def _shown(run: Run) -> dict[str, object]:
 
 def _run_of(known: IdempotencyKey) -> Run | None:
     """The run that the first request made."""
-    run_id = known.run_id or (known.answer or {}).get("id")
+    run_id = known.run_id or (known.said or {}).get("id")
     return Run.objects.filter(pk=run_id).first()
 
 

@@ -1,5 +1,6 @@
 """What was asked for from outside, and what was answered: requests for runs, and keys by which one counts once."""
 
+import json
 from datetime import timedelta
 
 from django.db import models
@@ -66,7 +67,8 @@ class IdempotencyKey(models.Model):
     fingerprint = models.CharField(max_length=64, help_text="SHA-256 of address and body.")
     run_id = models.BigIntegerField(null=True, help_text="The run that it made, while it is waited for.")
     status = models.PositiveSmallIntegerField(null=True)
-    answer = models.JSONField(null=True)
+    # Text, for PostgreSQL would put the fields of a document in another order, and the answer is to be the same.
+    answer = models.TextField(null=True, help_text="JSON.")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -75,3 +77,8 @@ class IdempotencyKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.key} of {self.owner}"
+
+    @property
+    def said(self) -> dict[str, object] | None:
+        """What was answered, if it has been."""
+        return None if self.answer is None else json.loads(self.answer)

@@ -51,7 +51,6 @@ def _counts(request: HttpRequest, response: HttpResponse) -> bool:
 
 def _entry(request: HttpRequest, response: HttpResponse) -> AuditEntry:
     token, match = getattr(request, "auth", None), request.resolver_match
-    named = match.kwargs.get("pk", "")
     return AuditEntry(
         user_name=request.user.get_username(),
         user_id=request.user.pk,
@@ -60,12 +59,19 @@ def _entry(request: HttpRequest, response: HttpResponse) -> AuditEntry:
         method=(request.method or "")[:7],
         route=match.route[:200],
         path=request.path[:500],
-        thing=str(named)[:100],
+        thing=_thing(match.kwargs, response)[:100],
         status=response.status_code,
         request_id=getattr(request, "request_id", ""),
         body_fields=_field_names(response),
         address=address_of(request),
     )
+
+
+def _thing(named: Mapping[str, object], response: HttpResponse) -> str:
+    """What the request was about: what its path names, or what it made."""
+    said = getattr(response, "data", None)
+    made = said.get("id", "") if isinstance(said, Mapping) else ""
+    return str(named.get("pk", made))
 
 
 def _field_names(response: HttpResponse) -> list[str]:

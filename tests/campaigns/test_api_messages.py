@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from django.apps import apps
 from django.utils import timezone
 
 from campaigns import housekeeping, single
@@ -103,6 +104,14 @@ def test_a_mail_through_a_template_has_its_data_made_in(program, main, welcome):
     assert (mail.subject, mail.recipient) == ("Welcome, Ada", "ada@example.test")
     for expected in (b"Dear Ada,", b"<p>Ada</p>", b"From: Shop <shop@shop.example>", b"Reply-To: help@shop.example"):
         assert expected in bytes(mail.raw)
+
+
+def test_who_asked_for_a_mail_is_in_the_audit_trail(program, main):
+    delivery_id = post(program, **WORDS).json()["id"]
+
+    (entry,) = apps.get_model("outreach", "AuditEntry").objects.all()
+    assert (entry.method, entry.path, entry.status) == ("POST", "/api/v1/messages/", 202)
+    assert (entry.user_name, entry.thing) == ("program", str(delivery_id))
 
 
 def test_the_same_person_may_get_the_same_words_twice(program, main):

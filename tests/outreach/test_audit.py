@@ -57,7 +57,7 @@ def test_a_change_is_written_with_who_what_where_and_the_names_of_the_fields(ada
         "method": "POST",
         "route": kept["route"],
         "path": LISTS,
-        "thing": "",
+        "thing": str(answer.json()["id"]),
         "status": 201,
         "request_id": "request-of-mine",
         "body_fields": ["name", "slug"],
