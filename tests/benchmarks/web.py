@@ -143,6 +143,7 @@ class Installation:
             "sending_at",
             "ended_at",
             "filled_at",
+            "log_path",
             "id",
         ]
         found = cursor.execute(
